@@ -1,0 +1,241 @@
+//! What happened, by peer and by serial, so that a rotation is visible from both ends.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::certificate::Facts;
+use crate::cli::Target;
+use crate::clock;
+use crate::material::Material;
+
+/// An agent may run for months: each list keeps the newest.
+const KEEP: usize = 20;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    pub spiffe_id: String,
+    pub started: Timestamp,
+    /// The identity now, and those before it; `loads` counts the certificates taken up since the start.
+    pub identity: Facts,
+    pub loads: u64,
+    pub serials: VecDeque<Held>,
+    pub calls: BTreeMap<String, Calls>,
+    pub handshakes_accepted: u64,
+    pub accepted: VecDeque<Met>,
+    pub refused: u64,
+    pub refusals: VecDeque<Refused>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Held {
+    pub serial: String,
+    pub since: Timestamp,
+    pub not_after: Timestamp,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Calls {
+    pub to: String,
+    pub expect: String,
+    /// Handshakes tried and failed since the first that succeeded.
+    pub tried: u64,
+    pub failed: u64,
+    /// Tries before that, while the other agent was still starting.
+    pub before_first_success: u64,
+    pub last_failure: Option<Failed>,
+    pub peers: VecDeque<Met>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Failed {
+    pub at: Timestamp,
+    pub why: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Met {
+    pub spiffe_id: String,
+    pub serial: String,
+    pub fingerprint: String,
+    pub first: Timestamp,
+    pub last: Timestamp,
+    pub handshakes: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Refused {
+    pub at: Timestamp,
+    pub from: String,
+    pub presented: String,
+    pub why: String,
+}
+
+pub struct Counters(Mutex<Report>);
+
+impl Counters {
+    pub fn new(material: &Material, targets: &[Target]) -> Self {
+        let calls = targets.iter().map(|target| {
+            let (to, expect) = (target.to.clone(), target.expect.clone());
+            (
+                target.name.clone(),
+                Calls {
+                    to,
+                    expect,
+                    tried: 0,
+                    failed: 0,
+                    before_first_success: 0,
+                    last_failure: None,
+                    peers: VecDeque::new(),
+                },
+            )
+        });
+        let counters = Self(Mutex::new(Report {
+            spiffe_id: material.spiffe_id.clone(),
+            started: clock::now(),
+            identity: material.me.clone(),
+            loads: 0,
+            serials: VecDeque::new(),
+            calls: calls.collect(),
+            handshakes_accepted: 0,
+            accepted: VecDeque::new(),
+            refused: 0,
+            refusals: VecDeque::new(),
+        }));
+        counters.holds(material);
+        counters
+    }
+
+    pub fn report(&self) -> Report {
+        self.change(|report| report.clone())
+    }
+
+    /// The agent took up a certificate, or only a new ca.crt beside the one it had.
+    pub fn holds(&self, material: &Material) {
+        let me = material.me.clone();
+        self.change(|report| {
+            if report
+                .serials
+                .back()
+                .is_none_or(|held| held.serial != me.serial)
+            {
+                report.loads += 1;
+                push(
+                    &mut report.serials,
+                    Held {
+                        serial: me.serial.clone(),
+                        since: clock::now(),
+                        not_after: me.not_after,
+                    },
+                );
+            }
+            report.spiffe_id = material.spiffe_id.clone();
+            report.identity = me;
+        });
+    }
+
+    pub fn accepted(&self, peer: &Facts) {
+        self.change(|report| {
+            report.handshakes_accepted += 1;
+            meet(&mut report.accepted, peer);
+        });
+    }
+
+    pub fn refused(&self, from: SocketAddr, presented: String, why: String) {
+        self.change(|report| {
+            report.refused += 1;
+            push(
+                &mut report.refusals,
+                Refused {
+                    at: clock::now(),
+                    from: from.to_string(),
+                    presented,
+                    why,
+                },
+            );
+        });
+    }
+
+    pub fn called(&self, name: &str, peer: &Facts) {
+        self.change_calls(name, |calls| {
+            calls.tried += 1;
+            meet(&mut calls.peers, peer);
+        });
+    }
+
+    pub fn call_failed(&self, name: &str, why: &str) {
+        self.change_calls(name, |calls| {
+            if calls.tried == 0 {
+                calls.before_first_success += 1;
+                return;
+            }
+            calls.tried += 1;
+            calls.failed += 1;
+            calls.last_failure = Some(Failed {
+                at: clock::now(),
+                why: why.to_owned(),
+            });
+        });
+    }
+
+    fn change_calls(&self, name: &str, change: impl FnOnce(&mut Calls)) {
+        self.change(|report| {
+            if let Some(calls) = report.calls.get_mut(name) {
+                change(calls);
+            }
+        });
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Report) -> T) -> T {
+        change(&mut self.0.lock().expect("nothing panics while it counts"))
+    }
+}
+
+impl Report {
+    pub fn tried(&self) -> u64 {
+        self.calls.values().map(|calls| calls.tried).sum()
+    }
+
+    pub fn failed(&self) -> u64 {
+        self.calls.values().map(|calls| calls.failed).sum()
+    }
+}
+
+fn meet(list: &mut VecDeque<Met>, peer: &Facts) {
+    let now = clock::now();
+    if let Some(met) = list
+        .iter_mut()
+        .rev()
+        .find(|met| met.fingerprint == peer.fingerprint)
+    {
+        met.handshakes += 1;
+        met.last = now;
+        return;
+    }
+    let (spiffe_id, serial, fingerprint) = (
+        peer.who().to_owned(),
+        peer.serial.clone(),
+        peer.fingerprint.clone(),
+    );
+    push(
+        list,
+        Met {
+            spiffe_id,
+            serial,
+            fingerprint,
+            first: now,
+            last: now,
+            handshakes: 1,
+        },
+    );
+}
+
+fn push<T>(list: &mut VecDeque<T>, item: T) {
+    if list.len() == KEEP {
+        list.pop_front();
+    }
+    list.push_back(item);
+}
