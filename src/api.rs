@@ -1,0 +1,24 @@
+//! The resources as they are on the wire: what users type, what the API server stores.
+//!
+//! Nothing here decides anything. A spec that arrives through these types may still be wrong in
+//! ways a schema cannot say; [`crate::identity`] is the one door behind which it cannot.
+
+pub mod agent_identity;
+pub mod conditions;
+pub mod names;
+pub mod schema;
+pub mod trust_domain;
+
+pub use agent_identity::{
+    AgentIdentity, AgentIdentitySpec, AgentIdentityStatus, CertificateSpec, CertificateStatus,
+    DeletionPolicy, DeliveryMode, DeliverySpec, ExtraFormat, KeyAlgorithm, LastFailure, PodsStatus,
+    SecretTemplate,
+};
+pub use trust_domain::{
+    AuthoritySpec, BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, IdentitiesSpec,
+    IdentitiesStatus, SelfSigned, SlotKind, SlotPhase, SlotStatus, TrustDomain, TrustDomainSpec,
+    TrustDomainStatus,
+};
+
+/// The API group of every resource.
+pub const GROUP: &str = "countersign.dev";

@@ -1,0 +1,167 @@
+//! Condition types and their reasons: what `kubectl describe` shows and what alerts match.
+//!
+//! A reason is part of the API: docs/reference.md lists each with what to do.
+
+/// The condition that says whether a resource does what it is for.
+pub const READY: &str = "Ready";
+/// The condition that says whether an identity's pods carry its labels.
+pub const PODS_LABELLED: &str = "PodsLabelled";
+/// The condition that says whether every selected namespace holds the bundle.
+pub const BUNDLE_PUBLISHED: &str = "BundlePublished";
+
+/// A reason that a condition can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    // AgentIdentity, Ready=True
+    /// The certificate is in the Secret and valid.
+    Issued,
+    // AgentIdentity, Ready=False
+    /// The spec says something that cannot be; the message says which field.
+    InvalidSpec,
+    /// The TrustDomain named does not exist, or none is marked default.
+    TrustDomainNotFound,
+    /// Two TrustDomains are marked default and the identity names none.
+    TrustDomainAmbiguous,
+    /// The TrustDomain does not serve this namespace.
+    NamespaceNotAllowed,
+    /// The TrustDomain's rules forbid what the spec asks for.
+    NotAllowed,
+    /// The TrustDomain cannot sign now.
+    AuthorityNotReady,
+    /// An older identity has the same SPIFFE ID.
+    IdentityConflict,
+    /// A Secret of that name exists and is not this identity's.
+    SecretNotOurs,
+    /// The CA ends too soon for a certificate of the least life.
+    AuthorityExpiring,
+    /// The key is being made.
+    KeyPending,
+    /// Signing failed.
+    SigningFailed,
+    /// The API server did not take a write.
+    WriteFailed,
+    /// The certificate in the Secret has expired.
+    Expired,
+
+    // AgentIdentity, PodsLabelled
+    /// Every matching pod carries the labels.
+    AllLabelled,
+    /// No pod of the ServiceAccount matches.
+    NoPods,
+    /// Some matching pods do not carry the labels yet.
+    Labelling,
+    /// Some matching pods belong to another identity, which is more specific or older.
+    PodsClaimedByAnother,
+
+    // TrustDomain, Ready
+    /// The CA is published and signs.
+    Active,
+    /// The CA's Secrets are being made or published.
+    Preparing,
+    /// Another TrustDomain is the default as well.
+    DuplicateDefault,
+    /// Another, older TrustDomain has the same domain.
+    DuplicateDomain,
+    /// A CA Secret that existed is gone.
+    CaSecretMissing,
+    /// A CA Secret does not hold what was put into it.
+    CaSecretInvalid,
+    /// The CA has expired.
+    CaExpired,
+
+    // TrustDomain, BundlePublished
+    /// Every selected namespace holds the bundle.
+    Published,
+    /// Some selected namespaces could not be written to.
+    NamespacesUnreached,
+}
+
+impl Reason {
+    /// The reason as it stands in the condition.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Issued => "Issued",
+            Reason::InvalidSpec => "InvalidSpec",
+            Reason::TrustDomainNotFound => "TrustDomainNotFound",
+            Reason::TrustDomainAmbiguous => "TrustDomainAmbiguous",
+            Reason::NamespaceNotAllowed => "NamespaceNotAllowed",
+            Reason::NotAllowed => "NotAllowed",
+            Reason::AuthorityNotReady => "AuthorityNotReady",
+            Reason::IdentityConflict => "IdentityConflict",
+            Reason::SecretNotOurs => "SecretNotOurs",
+            Reason::AuthorityExpiring => "AuthorityExpiring",
+            Reason::KeyPending => "KeyPending",
+            Reason::SigningFailed => "SigningFailed",
+            Reason::WriteFailed => "WriteFailed",
+            Reason::Expired => "Expired",
+            Reason::AllLabelled => "AllLabelled",
+            Reason::NoPods => "NoPods",
+            Reason::Labelling => "Labelling",
+            Reason::PodsClaimedByAnother => "PodsClaimedByAnother",
+            Reason::Active => "Active",
+            Reason::Preparing => "Preparing",
+            Reason::DuplicateDefault => "DuplicateDefault",
+            Reason::DuplicateDomain => "DuplicateDomain",
+            Reason::CaSecretMissing => "CASecretMissing",
+            Reason::CaSecretInvalid => "CASecretInvalid",
+            Reason::CaExpired => "CAExpired",
+            Reason::Published => "Published",
+            Reason::NamespacesUnreached => "NamespacesUnreached",
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a certificate was issued: the named checks of [`crate::decide::checks`], in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum IssueReason {
+    /// There is no Secret.
+    Missing,
+    /// The Secret's certificate or key cannot be read.
+    Malformed,
+    /// The key is not the certificate's.
+    KeyMismatch,
+    /// The certificate is not an X.509-SVID of our profile.
+    WrongProfile,
+    /// The certificate's SPIFFE ID is not this identity's.
+    WrongIdentity,
+    /// The spec's DNS names, key algorithm or duration have changed.
+    SpecChanged,
+    /// The certificate does not chain to the bundle or was not signed by the active CA.
+    WrongIssuer,
+    /// Files asked for are missing, damaged, or not asked for any more.
+    WrongFormats,
+    /// The certificate has expired.
+    Expired,
+    /// The time to renew has come.
+    NearExpiry,
+}
+
+impl IssueReason {
+    /// The reason as it stands in Events and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            IssueReason::Missing => "Missing",
+            IssueReason::Malformed => "Malformed",
+            IssueReason::KeyMismatch => "KeyMismatch",
+            IssueReason::WrongProfile => "WrongProfile",
+            IssueReason::WrongIdentity => "WrongIdentity",
+            IssueReason::SpecChanged => "SpecChanged",
+            IssueReason::WrongIssuer => "WrongIssuer",
+            IssueReason::WrongFormats => "WrongFormats",
+            IssueReason::Expired => "Expired",
+            IssueReason::NearExpiry => "NearExpiry",
+        }
+    }
+}
+
+impl std::fmt::Display for IssueReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,75 @@
+//! The names that others match on: labels, annotations, object names, Secret keys.
+//!
+//! Changing one of these breaks policies and manifests that users wrote.
+
+/// Label on pods, Secrets and events of an identity: the AgentIdentity's name.
+pub const IDENTITY_LABEL: &str = "countersign.dev/identity";
+/// Label on pods: `spec.role`.
+pub const ROLE_LABEL: &str = "countersign.dev/role";
+/// Label on pods: whether the identity may be spoken to.
+pub const STATE_LABEL: &str = "countersign.dev/state";
+/// The value of [`STATE_LABEL`] for an identity that stands.
+pub const STATE_ACTIVE: &str = "active";
+/// Label on CA Secrets and bundle ConfigMaps: the TrustDomain's name.
+pub const TRUST_DOMAIN_LABEL: &str = "countersign.dev/trust-domain";
+/// Label on CA Secrets: `root` or `issuing`.
+pub const SLOT_KIND_LABEL: &str = "countersign.dev/slot-kind";
+
+/// Annotation on pods and Secrets: the SPIFFE ID.
+pub const SPIFFE_ID_ANNOTATION: &str = "countersign.dev/spiffe-id";
+/// Annotation on Secrets: the leaf's serial number, lower-case hexadecimal.
+pub const SERIAL_ANNOTATION: &str = "countersign.dev/serial";
+/// Annotation on Secrets: the leaf's end of life, RFC 3339.
+pub const NOT_AFTER_ANNOTATION: &str = "countersign.dev/not-after";
+/// Annotation on Secrets and bundle ConfigMaps: SHA-256 of `ca.crt`, lower-case hexadecimal.
+pub const BUNDLE_SHA256_ANNOTATION: &str = "countersign.dev/bundle-sha256";
+/// Annotation on Secrets: which labels and annotations came from `secretTemplate`, so that one
+/// that is taken out of the template can be taken off the Secret.
+pub const TEMPLATE_KEYS_ANNOTATION: &str = "countersign.dev/template-keys";
+/// Annotation on Secrets with `deletionPolicy: Orphan`, which cannot carry an owner reference:
+/// the UID of the AgentIdentity that owns them instead.
+pub const ORPHAN_OWNER_ANNOTATION: &str = "countersign.dev/owner-uid";
+
+/// Everything of ours starts with this; a user's template may not.
+pub const PREFIX: &str = "countersign.dev/";
+
+/// The leaf, then the issuing CA: what a server or client presents.
+pub const TLS_CRT: &str = "tls.crt";
+/// The leaf's private key, PKCS#8 PEM.
+pub const TLS_KEY: &str = "tls.key";
+/// The trust bundle, PEM.
+pub const CA_CRT: &str = "ca.crt";
+/// `CombinedPEM`: key, leaf and issuing CA in one file.
+pub const COMBINED_PEM: &str = "tls-combined.pem";
+/// `PKCS12`: the key store.
+pub const KEYSTORE_P12: &str = "keystore.p12";
+/// `PKCS12`: the key store's password.
+pub const KEYSTORE_PASSWORD: &str = "keystore.password";
+/// `EnvoySDS`: a discovery response with the certificate and its key.
+pub const ENVOY_IDENTITY: &str = "envoy-identity.yaml";
+/// `EnvoySDS`: a discovery response with the bundle.
+pub const ENVOY_TRUST: &str = "envoy-trust.yaml";
+/// Every key that an identity's Secret may hold.
+pub const SECRET_KEYS: [&str; 8] = [
+    TLS_CRT,
+    TLS_KEY,
+    CA_CRT,
+    COMBINED_PEM,
+    KEYSTORE_P12,
+    KEYSTORE_PASSWORD,
+    ENVOY_IDENTITY,
+    ENVOY_TRUST,
+];
+
+/// The longest value a label may have, and so the longest name an AgentIdentity may have.
+pub const LABEL_VALUE_MAX: usize = 63;
+
+/// The Secret an identity's leaf is delivered in when its spec names none.
+pub fn default_secret_name(identity: &str) -> String {
+    format!("{identity}-identity")
+}
+
+/// The ConfigMap that carries a TrustDomain's bundle in each selected namespace.
+pub fn bundle_config_map_name(trust_domain: &str) -> String {
+    format!("countersign-trust-{trust_domain}")
+}

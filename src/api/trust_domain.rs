@@ -1,0 +1,241 @@
+//! `TrustDomain`: one root of trust with a name, cluster-scoped, declared once by the platform.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use super::agent_identity::KeyAlgorithm;
+use super::schema;
+
+/// Whose certificates are trusted, who may have one, and how the trust reaches namespaces.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[kube(
+    group = "countersign.dev",
+    version = "v1alpha1",
+    kind = "TrustDomain",
+    plural = "trustdomains",
+    shortname = "td",
+    category = "countersign",
+    status = "TrustDomainStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "A root of trust with a name: spiffe://<domain>/...",
+    validation = Rule::new("size(self.metadata.name) <= 63").message("a TrustDomain's name is also a label: write at most 63 characters"),
+    printcolumn(name = "Domain", type_ = "string", json_path = ".spec.domain"),
+    printcolumn(name = "Default", type_ = "boolean", json_path = ".spec.default"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Identities", type_ = "integer", json_path = ".status.identities.total"),
+    printcolumn(name = "Issued", type_ = "integer", json_path = ".status.identities.ready"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustDomainSpec {
+    /// The name in every SPIFFE ID of this trust domain. It cannot be changed: every certificate
+    /// and every policy speaks of it.
+    #[schemars(length(min = 1, max = 255))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[a-z0-9._-]+$')").message("write a trust domain as SPIFFE has it: lower-case letters, digits, '.', '-' and '_', such as prod.example.com"),
+        validation = Rule::new("self == oldSelf").message("a trust domain's domain cannot be changed: create another TrustDomain and move identities to it")
+    )]
+    pub domain: String,
+
+    /// Whether identities that name no trust domain belong to this one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub default: bool,
+
+    /// Where the CA certificate comes from.
+    pub authority: AuthoritySpec,
+
+    /// The CA certificates' lives and keys.
+    #[serde(default)]
+    pub ca: CaSpec,
+
+    /// Who may have an identity, and of what shape.
+    #[serde(default)]
+    pub identities: IdentitiesSpec,
+
+    /// Where the bundle is published.
+    #[serde(default)]
+    pub bundle: BundleSpec,
+}
+
+/// Where the CA certificate comes from: exactly one.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.selfSigned)").message("name exactly one authority: write selfSigned: {}"))]
+pub struct AuthoritySpec {
+    /// The operator makes a root CA and an issuing CA under it, each in a Secret of its own
+    /// namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_signed: Option<SelfSigned>,
+}
+
+/// A root of our own. It takes no settings; `spec.ca` shapes it.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+pub struct SelfSigned {}
+
+/// The CA certificates' lives and keys. They apply to CAs that are made from now on.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(has(self.issuingLifetime) ? duration(self.issuingLifetime) : duration('8760h')) <= (has(self.rootLifetime) ? duration(self.rootLifetime) : duration('87600h'))").message("issuingLifetime (8760h where it is not given) must not be longer than rootLifetime (87600h where it is not given)"))]
+pub struct CaSpec {
+    /// How long the root CA lives. Default 87600h (ten years).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1h')").message("a root CA lives at least 1h: write 1h or more"))]
+    pub root_lifetime: Option<String>,
+    /// How long an issuing CA lives. Default 8760h (one year).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('10m')").message("an issuing CA lives at least 10m: write 10m or more"))]
+    pub issuing_lifetime: Option<String>,
+    /// The algorithm of both CA keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_algorithm: Option<CaKeyAlgorithm>,
+}
+
+/// The algorithms a CA's key may have. Ed25519 is not among them: Envoy and Java before 15 refuse
+/// every certificate under such a CA.
+#[derive(
+    schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default,
+)]
+pub enum CaKeyAlgorithm {
+    /// NIST P-256, the default.
+    #[default]
+    #[serde(rename = "ECDSA-P256")]
+    EcdsaP256,
+    /// NIST P-384.
+    #[serde(rename = "ECDSA-P384")]
+    EcdsaP384,
+    /// RSA with 3072 bits.
+    #[serde(rename = "RSA-3072")]
+    Rsa3072,
+    /// RSA with 4096 bits.
+    #[serde(rename = "RSA-4096")]
+    Rsa4096,
+}
+
+/// Who may have an identity, and of what shape.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(has(self.minDuration) ? duration(self.minDuration) : duration('5m')) <= (has(self.maxDuration) ? duration(self.maxDuration) : duration('24h'))").message("minDuration (5m where it is not given) must not be longer than maxDuration (24h where it is not given)"))]
+pub struct IdentitiesSpec {
+    /// The namespaces whose AgentIdentities this trust domain serves. By default all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::label_selector")]
+    pub namespace_selector: Option<LabelSelector>,
+    /// The path of SPIFFE IDs, from `{namespace}`, `{serviceAccount}`, `{name}` and `{role}`.
+    /// Default `/ns/{namespace}/sa/{serviceAccount}`, the shape that Istio accepts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 512))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^(/([A-Za-z0-9._-]|[{](namespace|serviceAccount|name|role)[}])+)+$')").message("write a path of segments from letters, digits, '.', '-', '_' and the placeholders {namespace}, {serviceAccount}, {name} and {role}, such as /ns/{namespace}/agent/{name}"),
+        validation = Rule::new("self.matches('.*/[{]namespace[}](/.*|$)') && self.matches('.*/[{](serviceAccount|name)[}](/.*|$)')").message("the path must have {namespace}, and {serviceAccount} or {name}, as whole segments, or one namespace could take another's identity")
+    )]
+    pub path_template: Option<String>,
+    /// The shortest life an identity may ask for. Default 5m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('5m')").message("a certificate lives at least 5m: write 5m or more"))]
+    pub min_duration: Option<String>,
+    /// The longest life an identity may ask for. Default 24h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('5m')").message("a certificate lives at least 5m: write 5m or more"))]
+    pub max_duration: Option<String>,
+    /// The key algorithms an identity may ask for. By default all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 6), extend("x-kubernetes-list-type" = "set"))]
+    pub allowed_key_algorithms: Vec<KeyAlgorithm>,
+    /// Suffixes of DNS names that identities may ask for, beside the names of their own
+    /// namespace's Services: `agents.example.com` allows `a.agents.example.com`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::dns_suffixes")]
+    pub allowed_dns_suffixes: Vec<String>,
+}
+
+/// Where the bundle is published.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct BundleSpec {
+    /// The namespaces that get the ConfigMap `countersign-trust-<name>`. By default those of
+    /// `identities.namespaceSelector`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::label_selector")]
+    pub namespace_selector: Option<LabelSelector>,
+}
+
+/// What the operator last saw and did.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustDomainStatus {
+    /// `Ready` and `BundlePublished`; docs/reference.md lists the reasons.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+    /// The CAs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slots: Vec<SlotStatus>,
+    /// The bundle that is published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<BundleStatus>,
+    /// How many identities belong to this trust domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identities: Option<IdentitiesStatus>,
+}
+
+/// One CA.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct SlotStatus {
+    /// The Secret in the operator's namespace.
+    pub name: String,
+    /// `Root` or `Issuing`.
+    pub kind: SlotKind,
+    /// What the CA is used for now.
+    pub phase: SlotPhase,
+    /// Subject key id, lower-case hexadecimal.
+    pub key_id: String,
+    /// Valid until.
+    pub not_after: Time,
+    /// In this phase since.
+    pub since: Time,
+}
+
+/// Which of the two CAs of a chain.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SlotKind {
+    /// Signs issuing CAs; is what peers trust.
+    Root,
+    /// Signs leaves.
+    Issuing,
+}
+
+/// What a CA is used for.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotPhase {
+    /// It exists and is not published everywhere: it signs nothing.
+    Prepared,
+    /// It is published and signs.
+    Active,
+}
+
+/// The bundle that is published.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct BundleStatus {
+    /// SHA-256 of `ca.crt`, lower-case hexadecimal.
+    pub sha256: String,
+    /// Grows by one with every change.
+    pub sequence: u64,
+}
+
+/// How many identities belong to a trust domain.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Default)]
+pub struct IdentitiesStatus {
+    /// All of them.
+    pub total: u32,
+    /// Those whose `Ready` condition is true.
+    pub ready: u32,
+}

@@ -1,0 +1,340 @@
+//! A TrustDomain that has been understood, and its word on whether an identity may be.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{Identity, Lifetime, LifetimeError, MINIMUM_LIFE, PodSelector};
+use super::{SelectorError, SpiffeError, SpiffeId, TrustDomainName};
+use crate::api::{CaKeyAlgorithm, KeyAlgorithm, TrustDomain};
+
+/// The path of a SPIFFE ID where a TrustDomain gives none: the one shape that Istio accepts
+/// without configuration.
+pub const DEFAULT_PATH_TEMPLATE: &str = "/ns/{namespace}/sa/{serviceAccount}";
+
+const DEFAULT_ROOT_LIFE: Lifetime = Lifetime::from_seconds(10 * 365 * 24 * 3600);
+const DEFAULT_ISSUING_LIFE: Lifetime = Lifetime::from_seconds(365 * 24 * 3600);
+const DEFAULT_MAXIMUM_LIFE: Lifetime = Lifetime::from_seconds(24 * 3600);
+
+/// A TrustDomain whose every field has been understood.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Domain {
+    /// The TrustDomain's name in Kubernetes.
+    pub name: String,
+    pub uid: String,
+    pub generation: i64,
+    pub created: Timestamp,
+    /// The trust domain itself.
+    pub domain: TrustDomainName,
+    pub is_default: bool,
+    pub ca: CaShape,
+    pub rules: Rules,
+    /// The namespaces that get the bundle.
+    pub bundle_namespaces: PodSelector,
+}
+
+/// The CAs to make.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CaShape {
+    pub root_life: Lifetime,
+    pub issuing_life: Lifetime,
+    pub algorithm: CaKeyAlgorithm,
+}
+
+/// What identities of a trust domain may ask for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    pub namespaces: PodSelector,
+    pub path_template: String,
+    pub minimum_life: Lifetime,
+    pub maximum_life: Lifetime,
+    /// Empty means all.
+    pub algorithms: Vec<KeyAlgorithm>,
+    pub dns_suffixes: Vec<String>,
+}
+
+/// The rule of the spec that a TrustDomain breaks.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum DomainError {
+    #[error("the object has no {0}; it was not read from an API server")]
+    Incomplete(&'static str),
+    #[error("spec.domain: {0}")]
+    Domain(#[from] SpiffeError),
+    #[error("spec.authority names no authority: write selfSigned: {{}}")]
+    NoAuthority,
+    #[error("spec.{field}: {source}")]
+    Lifetime { field: &'static str, source: LifetimeError },
+    #[error("spec.{field}: {source}")]
+    Selector { field: &'static str, source: SelectorError },
+    #[error(
+        "spec.ca.issuingLifetime is {issuing}, longer than the root's {root}: write at most that"
+    )]
+    IssuingOutlivesRoot { issuing: Lifetime, root: Lifetime },
+    #[error("spec.identities.minDuration is {minimum}, longer than maxDuration {maximum}")]
+    EmptyRange { minimum: Lifetime, maximum: Lifetime },
+    #[error(
+        "spec.identities.minDuration is {0}: a certificate lives at least 5m, write 5m or more"
+    )]
+    MinimumTooShort(Lifetime),
+    #[error(
+        "spec.identities.pathTemplate is {0:?}: it must have {{namespace}}, and {{serviceAccount}} or {{name}}, as whole segments, or one namespace could take another's identity"
+    )]
+    PathNotUnique(String),
+    #[error(
+        "spec.identities.pathTemplate has {0:?}: the placeholders are {{namespace}}, {{serviceAccount}}, {{name}} and {{role}}"
+    )]
+    Placeholder(String),
+}
+
+/// Why a trust domain does not serve an identity. The text says what to write instead.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    #[error(
+        "TrustDomain {domain} does not serve namespace {namespace}: label the namespace as its spec.identities.namespaceSelector asks, or name another trust domain"
+    )]
+    Namespace { domain: String, namespace: String },
+    #[error("spec.certificate.duration is {life}; TrustDomain {domain} allows at most {maximum}")]
+    LifeTooLong { domain: String, life: Lifetime, maximum: Lifetime },
+    #[error(
+        "spec.certificate.duration is {life}; TrustDomain {domain} asks for at least {minimum}"
+    )]
+    LifeTooShort { domain: String, life: Lifetime, minimum: Lifetime },
+    #[error(
+        "spec.certificate.keyAlgorithm is not among the spec.identities.allowedKeyAlgorithms of TrustDomain {domain}"
+    )]
+    Algorithm { domain: String },
+    #[error(
+        "spec.dnsNames has {name:?}: allowed are names of this namespace's Services, <service>.{namespace}.svc, and the allowedDnsSuffixes of TrustDomain {domain}"
+    )]
+    DnsName { domain: String, namespace: String, name: String },
+    #[error("TrustDomain {domain} builds SPIFFE IDs from {{role}}: give the identity a spec.role")]
+    RoleMissing { domain: String },
+    #[error("no SPIFFE ID can be made for this identity: {0}")]
+    SpiffeId(#[from] SpiffeError),
+}
+
+impl Domain {
+    /// Understands a TrustDomain, or names the first rule that it breaks.
+    pub fn parse(resource: &TrustDomain) -> Result<Self, DomainError> {
+        let (metadata, spec) = (&resource.metadata, &resource.spec);
+        let incomplete = DomainError::Incomplete;
+        if spec.authority.self_signed.is_none() {
+            return Err(DomainError::NoAuthority);
+        }
+        let rules = parse_rules(resource)?;
+        let bundle_namespaces = match &spec.bundle.namespace_selector {
+            None => rules.namespaces.clone(),
+            given => selector("bundle.namespaceSelector", given.as_ref())?,
+        };
+        Ok(Domain {
+            name: metadata.name.clone().ok_or(incomplete("metadata.name"))?,
+            uid: metadata.uid.clone().ok_or(incomplete("metadata.uid"))?,
+            generation: metadata.generation.unwrap_or_default(),
+            created: metadata
+                .creation_timestamp
+                .as_ref()
+                .ok_or(incomplete("metadata.creationTimestamp"))?
+                .0,
+            domain: TrustDomainName::parse(&spec.domain)?,
+            is_default: spec.default,
+            ca: parse_ca(resource)?,
+            rules,
+            bundle_namespaces,
+        })
+    }
+
+    /// The SPIFFE ID that an identity would have here, whether it is allowed or not.
+    pub fn spiffe_id(&self, identity: &Identity) -> Result<SpiffeId, Refusal> {
+        let template = &self.rules.path_template;
+        if template.contains("{role}") && identity.role.is_none() {
+            return Err(Refusal::RoleMissing { domain: self.name.clone() });
+        }
+        let path = template
+            .replace("{namespace}", &identity.key.namespace)
+            .replace("{serviceAccount}", &identity.service_account)
+            .replace("{name}", &identity.key.name)
+            .replace("{role}", identity.role.as_deref().unwrap_or_default());
+        Ok(SpiffeId::new(&self.domain, &path)?)
+    }
+
+    /// The SPIFFE ID of an identity that this trust domain serves, or the first rule against it.
+    ///
+    /// `namespace_labels` are those of the identity's namespace; `cluster_domain` is the DNS
+    /// domain of the cluster, such as `cluster.local`.
+    pub fn admit(
+        &self,
+        identity: &Identity,
+        namespace_labels: &BTreeMap<String, String>,
+        cluster_domain: &str,
+    ) -> Result<SpiffeId, Refusal> {
+        let domain = || self.name.clone();
+        let rules = &self.rules;
+        if !rules.namespaces.matches(namespace_labels) {
+            let namespace = identity.key.namespace.clone();
+            return Err(Refusal::Namespace { domain: domain(), namespace });
+        }
+        let life = identity.life;
+        if life > rules.maximum_life {
+            return Err(Refusal::LifeTooLong {
+                domain: domain(),
+                life,
+                maximum: rules.maximum_life,
+            });
+        }
+        if life < rules.minimum_life {
+            let minimum = rules.minimum_life;
+            return Err(Refusal::LifeTooShort { domain: domain(), life, minimum });
+        }
+        if !rules.algorithms.is_empty() && !rules.algorithms.contains(&identity.algorithm) {
+            return Err(Refusal::Algorithm { domain: domain() });
+        }
+        let namespace = &identity.key.namespace;
+        let allowed = |name: &&String| {
+            is_service_name(name, namespace, cluster_domain)
+                || rules.dns_suffixes.iter().any(|suffix| is_below(name, suffix))
+        };
+        if let Some(name) = identity.dns_names.iter().find(|name| !allowed(name)) {
+            return Err(Refusal::DnsName {
+                domain: domain(),
+                namespace: namespace.clone(),
+                name: name.clone(),
+            });
+        }
+        self.spiffe_id(identity)
+    }
+}
+
+/// True if and only if the name is `<service>.<namespace>.svc`, alone or in the cluster's domain.
+///
+/// Neither `<service>` nor `<service>.<namespace>` will do: the first names another Service in
+/// every other namespace, the second could be a public name (a namespace may be called `com`).
+fn is_service_name(name: &str, namespace: &str, cluster_domain: &str) -> bool {
+    let local = name.strip_suffix(cluster_domain).and_then(|rest| rest.strip_suffix('.'));
+    local
+        .unwrap_or(name)
+        .strip_suffix(".svc")
+        .and_then(|rest| rest.strip_suffix(namespace))
+        .and_then(|rest| rest.strip_suffix('.'))
+        .is_some_and(|service| !service.is_empty() && !service.contains('.'))
+}
+
+/// True if and only if the name is one or more labels below the suffix.
+fn is_below(name: &str, suffix: &str) -> bool {
+    name.strip_suffix(suffix)
+        .and_then(|rest| rest.strip_suffix('.'))
+        .is_some_and(|rest| !rest.is_empty())
+}
+
+fn parse_ca(resource: &TrustDomain) -> Result<CaShape, DomainError> {
+    let ca = &resource.spec.ca;
+    let root = lifetime("ca.rootLifetime", &ca.root_lifetime)?.unwrap_or(DEFAULT_ROOT_LIFE);
+    let issuing =
+        lifetime("ca.issuingLifetime", &ca.issuing_lifetime)?.unwrap_or(DEFAULT_ISSUING_LIFE);
+    if issuing > root {
+        return Err(DomainError::IssuingOutlivesRoot { issuing, root });
+    }
+    Ok(CaShape {
+        root_life: root,
+        issuing_life: issuing,
+        algorithm: ca.key_algorithm.unwrap_or_default(),
+    })
+}
+
+fn parse_rules(resource: &TrustDomain) -> Result<Rules, DomainError> {
+    let given = &resource.spec.identities;
+    let minimum = lifetime("identities.minDuration", &given.min_duration)?.unwrap_or(MINIMUM_LIFE);
+    let maximum =
+        lifetime("identities.maxDuration", &given.max_duration)?.unwrap_or(DEFAULT_MAXIMUM_LIFE);
+    if minimum < MINIMUM_LIFE {
+        return Err(DomainError::MinimumTooShort(minimum));
+    }
+    if minimum > maximum {
+        return Err(DomainError::EmptyRange { minimum, maximum });
+    }
+    let path_template =
+        given.path_template.clone().unwrap_or_else(|| DEFAULT_PATH_TEMPLATE.to_owned());
+    check_path_template(&path_template)?;
+    Ok(Rules {
+        namespaces: selector("identities.namespaceSelector", given.namespace_selector.as_ref())?,
+        path_template,
+        minimum_life: minimum,
+        maximum_life: maximum,
+        algorithms: given.allowed_key_algorithms.clone(),
+        dns_suffixes: given.allowed_dns_suffixes.clone(),
+    })
+}
+
+fn check_path_template(template: &str) -> Result<(), DomainError> {
+    let has = |segment: &str| template.split('/').any(|part| part == segment);
+    if !has("{namespace}") || !(has("{serviceAccount}") || has("{name}")) {
+        return Err(DomainError::PathNotUnique(template.to_owned()));
+    }
+    let mut rest = template;
+    while let Some((_, tail)) = rest.split_once('{') {
+        let placeholder = tail.split('}').next().unwrap_or_default();
+        if !["namespace", "serviceAccount", "name", "role"].contains(&placeholder) {
+            return Err(DomainError::Placeholder(placeholder.to_owned()));
+        }
+        rest = tail;
+    }
+    Ok(())
+}
+
+fn lifetime(field: &'static str, text: &Option<String>) -> Result<Option<Lifetime>, DomainError> {
+    text.as_deref()
+        .map(str::parse)
+        .transpose()
+        .map_err(|source| DomainError::Lifetime { field, source })
+}
+
+fn selector(
+    field: &'static str,
+    given: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>,
+) -> Result<PodSelector, DomainError> {
+    PodSelector::parse(given).map_err(|source| DomainError::Selector { field, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_service_names_of_the_own_namespace_are_allowed_by_default() {
+        for (name, allowed) in [
+            ("tools.research.svc", true),
+            ("tools.research.svc.cluster.local", true),
+            ("tools", false),
+            ("tools.research", false),
+            ("tools.other.svc", false),
+            ("a.tools.research.svc", false),
+            ("tools.research.svc.evil.com", false),
+            ("toolsresearch.svc", false),
+            (".research.svc", false),
+            ("research.svc", false),
+        ] {
+            assert_eq!(is_service_name(name, "research", "cluster.local"), allowed, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_suffix_allows_what_is_below_it_and_not_what_ends_alike() {
+        assert!(is_below("a.agents.example.com", "agents.example.com"));
+        assert!(is_below("a.b.agents.example.com", "agents.example.com"));
+        assert!(!is_below("agents.example.com", "agents.example.com"));
+        assert!(!is_below("my-agents.example.com", "agents.example.com"));
+    }
+
+    #[test]
+    fn a_path_that_two_namespaces_could_share_is_refused() {
+        for (template, good) in [
+            ("/ns/{namespace}/sa/{serviceAccount}", true),
+            ("/{namespace}/{name}/{role}", true),
+            ("/sa/{serviceAccount}", false),
+            ("/ns/{namespace}", false),
+            ("/x-{namespace}/{name}", false),
+            ("/{namespace}/{name}/{pod}", false),
+        ] {
+            assert_eq!(check_path_template(template).is_ok(), good, "{template}");
+        }
+    }
+}
