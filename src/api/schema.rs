@@ -62,6 +62,9 @@ pub fn template_map(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-validations": [{
             "rule": "self.all(key, size(key) <= 316 && !key.startsWith('countersign.dev/') && !key.contains('.countersign.dev/'))",
             "message": "keys under countersign.dev/ are written by the operator alone; choose a prefix of your own",
+        }, {
+            "rule": "self.all(key, key.matches('^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$'))",
+            "message": "a key is a name of at most 63 letters, digits, '-', '_' and '.', which a DNS domain and '/' may precede, such as example.com/team",
         }],
     })
 }

@@ -131,7 +131,8 @@ pub struct IdentitiesSpec {
     #[schemars(length(min = 2, max = 512))]
     #[x_kube(
         validation = Rule::new("self.matches('^(/([A-Za-z0-9._-]|[{](namespace|serviceAccount|name|role)[}])+)+$')").message("write a path of segments from letters, digits, '.', '-', '_' and the placeholders {namespace}, {serviceAccount}, {name} and {role}, such as /ns/{namespace}/agent/{name}"),
-        validation = Rule::new("self.matches('.*/[{]namespace[}](/.*|$)') && self.matches('.*/[{](serviceAccount|name)[}](/.*|$)')").message("the path must have {namespace}, and {serviceAccount} or {name}, as whole segments, or one namespace could take another's identity")
+        validation = Rule::new("self.matches('.*/[{]namespace[}](/.*|$)') && self.matches('.*/[{](serviceAccount|name)[}](/.*|$)')").message("the path must have {namespace}, and {serviceAccount} or {name}, as whole segments, or one namespace could take another's identity"),
+        validation = Rule::new("!(self + '/').contains('/./') && !(self + '/').contains('/../')").message("the segments . and .. are no part of a SPIFFE ID: write a path of segments that have names")
     )]
     pub path_template: Option<String>,
     /// The shortest life an identity may ask for. Default 5m.

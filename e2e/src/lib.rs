@@ -1,0 +1,34 @@
+//! The harness: a real etcd and a real kube-apiserver as processes of a test, the operator as a
+//! process beside them, and the words that tests are written in.
+//!
+//! ```text
+//!  World ──> ApiServer ──> Process      etcd, kube-apiserver, kube-controller-manager
+//!    │          └───────> audit         what each user asked of the API server
+//!    ├──────> Operator ──> Process      target/debug/countersign
+//!    └──────> Namespace                 one test's own room, printed when the test fails
+//! ```
+//!
+//! Two rules for tests: they wait for conditions and never for time ([`wait`]), and whatever
+//! cannot go on panics with a sentence, since a panic is what makes [`Namespace`] print what the
+//! test saw. The programs come from `e2e/tools/build.sh`; `make test` builds them.
+
+pub mod agents;
+pub mod audit;
+pub mod install;
+pub mod metrics;
+pub mod namespace;
+pub mod operator;
+pub mod process;
+pub mod server;
+pub mod users;
+pub mod wait;
+pub mod web;
+pub mod workspace;
+pub mod world;
+
+pub use namespace::Namespace;
+pub use operator::{Operator, Options};
+pub use server::ApiServer;
+pub use users::User;
+pub use wait::{holds_for, seconds, wait_for};
+pub use world::World;
