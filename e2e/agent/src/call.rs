@@ -21,10 +21,7 @@ pub async fn call(target: Target, rate: f64, current: Current, counters: Arc<Cou
     loop {
         turn.tick().await;
         let material = current.borrow().clone();
-        let caller = Caller {
-            key: Some(material.key.clone()),
-            trust: material.trust.clone(),
-        };
+        let caller = Caller { key: Some(material.key.clone()), trust: material.trust.clone() };
         match hello::exchange(caller, &target.to, &target.expect, SharedNotes::default()).await {
             Ok(exchange) => {
                 counters.called(&target.name, &exchange.peer);

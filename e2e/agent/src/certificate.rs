@@ -29,13 +29,13 @@ impl Facts {
         let names = certificate
             .subject_alternative_name()
             .map_err(|error| Unreadable(error.to_string()))?;
-        let uris = names
-            .iter()
-            .flat_map(|names| &names.value.general_names)
-            .filter_map(|name| match name {
-                GeneralName::URI(uri) => Some((*uri).to_owned()),
-                _ => None,
-            });
+        let uris =
+            names.iter().flat_map(|names| &names.value.general_names).filter_map(
+                |name| match name {
+                    GeneralName::URI(uri) => Some((*uri).to_owned()),
+                    _ => None,
+                },
+            );
         Ok(Self {
             uris: uris.collect(),
             serial: certificate.serial.to_str_radix(16),
@@ -62,11 +62,7 @@ impl Facts {
 
     /// The subject, which is empty in a leaf that is named by its URI alone.
     pub fn subject_or_dash(&self) -> &str {
-        if self.subject.is_empty() {
-            "(empty: the URI names it)"
-        } else {
-            &self.subject
-        }
+        if self.subject.is_empty() { "(empty: the URI names it)" } else { &self.subject }
     }
 }
 

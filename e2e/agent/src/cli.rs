@@ -10,12 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[command(name = "agent", version)]
 pub struct Cli {
     /// The directory with tls.crt, tls.key and ca.crt.
-    #[arg(
-        long,
-        global = true,
-        env = "AGENT_IDENTITY",
-        default_value = "/var/run/countersign"
-    )]
+    #[arg(long, global = true, env = "AGENT_IDENTITY", default_value = "/var/run/countersign")]
     pub identity: PathBuf,
 
     /// What to log: error, warn, info, debug.
@@ -144,9 +139,7 @@ mod tests {
 
     #[test]
     fn a_target_has_a_name_an_address_and_a_spiffe_id() {
-        let target: Target = "tools=tools:8443=spiffe://d/ns/research/sa/tools"
-            .parse()
-            .unwrap();
+        let target: Target = "tools=tools:8443=spiffe://d/ns/research/sa/tools".parse().unwrap();
         assert_eq!(target.to, "tools:8443");
         assert_eq!(target.expect, "spiffe://d/ns/research/sa/tools");
         assert!("tools=tools:8443".parse::<Target>().is_err());

@@ -117,11 +117,7 @@ impl Counters {
     pub fn holds(&self, material: &Material) {
         let me = material.me.clone();
         self.change(|report| {
-            if report
-                .serials
-                .back()
-                .is_none_or(|held| held.serial != me.serial)
-            {
+            if report.serials.back().is_none_or(|held| held.serial != me.serial) {
                 report.loads += 1;
                 push(
                     &mut report.serials,
@@ -137,11 +133,12 @@ impl Counters {
         });
     }
 
-    pub fn accepted(&self, peer: &Facts) {
+    /// True if and only if this certificate was not seen before.
+    pub fn accepted(&self, peer: &Facts) -> bool {
         self.change(|report| {
             report.handshakes_accepted += 1;
-            meet(&mut report.accepted, peer);
-        });
+            meet(&mut report.accepted, peer)
+        })
     }
 
     pub fn refused(&self, from: SocketAddr, presented: String, why: String) {
@@ -149,12 +146,7 @@ impl Counters {
             report.refused += 1;
             push(
                 &mut report.refusals,
-                Refused {
-                    at: clock::now(),
-                    from: from.to_string(),
-                    presented,
-                    why,
-                },
+                Refused { at: clock::now(), from: from.to_string(), presented, why },
             );
         });
     }
@@ -174,10 +166,7 @@ impl Counters {
             }
             calls.tried += 1;
             calls.failed += 1;
-            calls.last_failure = Some(Failed {
-                at: clock::now(),
-                why: why.to_owned(),
-            });
+            calls.last_failure = Some(Failed { at: clock::now(), why: why.to_owned() });
         });
     }
 
@@ -204,33 +193,18 @@ impl Report {
     }
 }
 
-fn meet(list: &mut VecDeque<Met>, peer: &Facts) {
+/// True if and only if it is new in the list.
+fn meet(list: &mut VecDeque<Met>, peer: &Facts) -> bool {
     let now = clock::now();
-    if let Some(met) = list
-        .iter_mut()
-        .rev()
-        .find(|met| met.fingerprint == peer.fingerprint)
-    {
+    if let Some(met) = list.iter_mut().rev().find(|met| met.fingerprint == peer.fingerprint) {
         met.handshakes += 1;
         met.last = now;
-        return;
+        return false;
     }
-    let (spiffe_id, serial, fingerprint) = (
-        peer.who().to_owned(),
-        peer.serial.clone(),
-        peer.fingerprint.clone(),
-    );
-    push(
-        list,
-        Met {
-            spiffe_id,
-            serial,
-            fingerprint,
-            first: now,
-            last: now,
-            handshakes: 1,
-        },
-    );
+    let (spiffe_id, serial, fingerprint) =
+        (peer.who().to_owned(), peer.serial.clone(), peer.fingerprint.clone());
+    push(list, Met { spiffe_id, serial, fingerprint, first: now, last: now, handshakes: 1 });
+    true
 }
 
 fn push<T>(list: &mut VecDeque<T>, item: T) {

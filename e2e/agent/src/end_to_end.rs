@@ -41,17 +41,10 @@ impl Volume {
 
     fn write(&self, ca: &ForgedCa, spiffe_id: &str) {
         let leaf = ca.leaf(spiffe_id).unwrap();
-        let version = self.0.join(format!(
-            "..version-{}",
-            VERSION.fetch_add(1, Ordering::Relaxed)
-        ));
+        let version = self.0.join(format!("..version-{}", VERSION.fetch_add(1, Ordering::Relaxed)));
         std::fs::create_dir_all(&version).unwrap();
         std::fs::write(version.join("tls.crt"), pem_of(&leaf.chain)).unwrap();
-        std::fs::write(
-            version.join("tls.key"),
-            pem("PRIVATE KEY", leaf.key.secret_der()),
-        )
-        .unwrap();
+        std::fs::write(version.join("tls.key"), pem("PRIVATE KEY", leaf.key.secret_der())).unwrap();
         std::fs::write(version.join("ca.crt"), pem("CERTIFICATE", &ca.root)).unwrap();
         let link = self.0.join("..data_tmp");
         std::os::unix::fs::symlink(&version, &link).unwrap();
@@ -66,10 +59,7 @@ impl Drop for Volume {
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
-    format!(
-        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
-        STANDARD.encode(der)
-    )
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
 }
 
 fn pem_of(chain: &[CertificateDer<'_>]) -> String {
@@ -89,10 +79,7 @@ async fn server(volume: &Volume, allowed: &[&str]) -> (String, Arc<Counters>) {
 
 async fn hello_from(directory: &Path, to: &str, expect: &str) -> Result<Exchange, Failure> {
     let material = Material::load(directory).unwrap();
-    let caller = Caller {
-        key: Some(material.key.clone()),
-        trust: material.trust.clone(),
-    };
+    let caller = Caller { key: Some(material.key.clone()), trust: material.trust.clone() };
     hello::exchange(caller, to, expect, SharedNotes::default()).await
 }
 
@@ -104,10 +91,7 @@ async fn until(counters: &Counters, true_of: impl Fn(&Report) -> bool) -> Report
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
-    panic!(
-        "it did not come to that within 10 s: {:#?}",
-        counters.report()
-    );
+    panic!("it did not come to that within 10 s: {:#?}", counters.report());
 }
 
 #[tokio::test]
@@ -121,10 +105,7 @@ async fn two_agents_tell_each_other_who_they_are() {
     let exchange = hello_from(&planner.0, &address, TOOLS).await.unwrap();
     assert_eq!(exchange.answer.i_am, TOOLS);
     assert_eq!(exchange.answer.i_accepted, PLANNER);
-    assert_eq!(
-        exchange.answer.with_serial,
-        Material::load(&planner.0).unwrap().me.serial
-    );
+    assert_eq!(exchange.answer.with_serial, Material::load(&planner.0).unwrap().me.serial);
     assert_eq!(exchange.answer.chained_to, "CN=ours, root");
     assert!(exchange.cipher_suite.starts_with("TLS13_"));
     let report = until(&counters, |report| report.handshakes_accepted == 1).await;
@@ -137,24 +118,14 @@ async fn who_is_not_on_the_list_is_refused_by_name_and_told_so() {
     let (planner, tools) = (Volume::new("unlisted"), Volume::new("choosy"));
     planner.write(&ca, PLANNER);
     tools.write(&ca, TOOLS);
-    let (address, counters) = server(
-        &tools,
-        &["spiffe://demo.countersign.dev/ns/research/sa/executor"],
-    )
-    .await;
+    let (address, counters) =
+        server(&tools, &["spiffe://demo.countersign.dev/ns/research/sa/executor"]).await;
 
     let failure = hello_from(&planner.0, &address, TOOLS).await.err().unwrap();
-    assert!(
-        failure.to_string().ends_with("(TLS alert access_denied)"),
-        "{failure}"
-    );
+    assert!(failure.to_string().ends_with("(TLS alert access_denied)"), "{failure}");
     let report = until(&counters, |report| report.refused == 1).await;
     assert_eq!(report.refusals[0].presented, PLANNER);
-    assert!(
-        report.refusals[0].why.contains("sa/executor"),
-        "{:?}",
-        report.refusals
-    );
+    assert!(report.refusals[0].why.contains("sa/executor"), "{:?}", report.refusals);
 }
 
 #[tokio::test]
@@ -164,14 +135,8 @@ async fn a_client_refuses_a_server_that_is_somebody_else() {
     planner.write(&ca, PLANNER);
     tools.write(&ca, TOOLS);
     let (address, _) = server(&tools, &[PLANNER]).await;
-    let failure = hello_from(&planner.0, &address, PLANNER)
-        .await
-        .err()
-        .unwrap();
-    assert!(
-        matches!(failure, Failure::WeRefused(Refusal::SomebodyElse { .. })),
-        "{failure}"
-    );
+    let failure = hello_from(&planner.0, &address, PLANNER).await.err().unwrap();
+    assert!(matches!(failure, Failure::WeRefused(Refusal::SomebodyElse { .. })), "{failure}");
 }
 
 #[tokio::test]
@@ -182,11 +147,7 @@ async fn intruders_are_refused_each_for_its_own_reason() {
     let (address, counters) = server(&tools, &[PLANNER]).await;
     let cases = [
         (Flavour::Nothing, "TLS alert", "does not speak TLS"),
-        (
-            Flavour::NoCertificate,
-            "certificate_required",
-            "no certificate",
-        ),
+        (Flavour::NoCertificate, "certificate_required", "no certificate"),
         (Flavour::OtherCa, "unknown_ca", "not in ca.crt"),
     ];
     for (flavour, to_intruder, to_server) in cases {
@@ -217,15 +178,8 @@ async fn a_rotation_under_traffic_fails_no_handshake() {
     let (address, _) = server(&tools, &[PLANNER]).await;
 
     let current = material::follow(planner.0.clone()).await;
-    let target = Target {
-        name: "tools".to_owned(),
-        to: address,
-        expect: TOOLS.to_owned(),
-    };
-    let counters = Arc::new(Counters::new(
-        &current.borrow(),
-        std::slice::from_ref(&target),
-    ));
+    let target = Target { name: "tools".to_owned(), to: address, expect: TOOLS.to_owned() };
+    let counters = Arc::new(Counters::new(&current.borrow(), std::slice::from_ref(&target)));
     tokio::spawn(call(target, 200.0, current, counters.clone()));
 
     until(&counters, |report| report.tried() > 50).await;
@@ -246,20 +200,10 @@ fn a_key_that_does_not_fit_is_not_taken_up_until_it_does() {
     let first = seen.look(&tools.0).unwrap();
     assert!(seen.look(&tools.0).is_none(), "nothing changed");
 
-    std::fs::write(
-        tools.0.join("..data/tls.crt"),
-        pem_of(&ca.leaf(TOOLS).unwrap().chain),
-    )
-    .unwrap();
+    std::fs::write(tools.0.join("..data/tls.crt"), pem_of(&ca.leaf(TOOLS).unwrap().chain)).unwrap();
     let error = Material::load(&tools.0).err().unwrap();
-    assert!(
-        format!("{error:#}").contains("tls.key does not fit tls.crt"),
-        "{error:#}"
-    );
-    assert!(
-        seen.look(&tools.0).is_none(),
-        "half of a rotation is no identity"
-    );
+    assert!(format!("{error:#}").contains("tls.key does not fit tls.crt"), "{error:#}");
+    assert!(seen.look(&tools.0).is_none(), "half of a rotation is no identity");
 
     tools.write(&ca, TOOLS);
     assert_ne!(seen.look(&tools.0).unwrap().me.serial, first.me.serial);

@@ -47,6 +47,11 @@ pub fn tls(error: &std::io::Error) -> String {
     }
 }
 
+/// True if and only if the other side, or the network, ended it: no decision of ours is behind it.
+pub fn is_their_doing(error: &std::io::Error) -> bool {
+    matches!(rustls_error(error), None | Some(Error::AlertReceived(_)))
+}
+
 fn rustls_error(error: &std::io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref::<Error>()
 }

@@ -11,10 +11,7 @@ use crate::clock;
 
 /// A root, and an issuing CA under it that signs: the same shape as the operator's.
 pub struct ForgedCa {
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "only a test trusts a forged root")
-    )]
+    #[cfg_attr(not(test), expect(dead_code, reason = "only a test trusts a forged root"))]
     pub root: CertificateDer<'static>,
     intermediate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
@@ -32,11 +29,7 @@ impl ForgedCa {
         let root_issuer = Issuer::new(root_params, root_key);
         let (key, params) = (KeyPair::generate()?, ca(&format!("{name}, issuing"), 0)?);
         let intermediate = params.signed_by(&key, &root_issuer)?.der().clone();
-        Ok(Self {
-            root,
-            intermediate,
-            issuer: Issuer::new(params, key),
-        })
+        Ok(Self { root, intermediate, issuer: Issuer::new(params, key) })
     }
 
     /// A leaf as Countersign makes them, for an hour.
@@ -55,10 +48,8 @@ impl ForgedCa {
             .map(|uri| Ok(SanType::URI((*uri).try_into()?)))
             .collect::<Result<_, rcgen::Error>>()?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ClientAuth,
-            ExtendedKeyUsagePurpose::ServerAuth,
-        ];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         change(&mut params);
         let key = KeyPair::generate()?;
         let leaf = params.signed_by(&key, &self.issuer)?.der().clone();

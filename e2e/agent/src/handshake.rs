@@ -15,20 +15,10 @@ use crate::verify::{Notes, SharedNotes, read_notes};
 pub async fn run(identity: &Path, args: HandshakeArgs) -> Result<ExitCode, anyhow::Error> {
     let material = Material::load(identity)?;
     let notes = SharedNotes::default();
-    let caller = Caller {
-        key: Some(material.key.clone()),
-        trust: material.trust.clone(),
-    };
+    let caller = Caller { key: Some(material.key.clone()), trust: material.trust.clone() };
     let outcome = hello::exchange(caller, &args.to, &args.expect, notes.clone()).await;
-    print!(
-        "{}",
-        read_notes(&notes, |notes| tell(&args, &material, notes, &outcome))
-    );
-    Ok(if outcome.is_ok() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    print!("{}", read_notes(&notes, |notes| tell(&args, &material, notes, &outcome)));
+    Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Each step is told only if there is evidence that it took place.
@@ -40,14 +30,11 @@ fn tell(
 ) -> String {
     let mut story = Story::default();
     if let Err(failure @ Failure::NotReached(_)) = outcome {
-        story.step("", &failure.to_string());
+        story.line(&failure.to_string());
         return story.text;
     }
 
-    story.step(
-        "client hello",
-        &format!("to {}: TLS 1.3 only, nothing resumed", args.to),
-    );
+    story.step("client hello", &format!("to {}: TLS 1.3 only, nothing resumed", args.to));
     story.more("the server must prove to be", &args.expect);
     if notes.presented.is_empty() {
         story.end(outcome);
@@ -60,14 +47,8 @@ fn tell(
     match &notes.verdict {
         Some(Ok(accepted)) => {
             story.step("client's verdict", "accepted");
-            story.more(
-                "chains to",
-                &format!("{}, which is in the client's ca.crt", accepted.root),
-            );
-            story.more(
-                "SPIFFE ID",
-                &format!("{}, as expected", accepted.peer.who()),
-            );
+            story.more("chains to", &format!("{}, which is in the client's ca.crt", accepted.root));
+            story.more("SPIFFE ID", &format!("{}, as expected", accepted.peer.who()));
         }
         Some(Err(refusal)) => {
             story.step("client's verdict", &format!("REFUSED: {refusal}"));
@@ -79,10 +60,7 @@ fn tell(
         }
     }
 
-    story.step(
-        "client's certificate",
-        "with a signature that proves it holds the key",
-    );
+    story.step("client's certificate", "with a signature that proves it holds the key");
     story.chain(&own_chain(material));
 
     let exchange = match outcome {
@@ -100,38 +78,21 @@ fn tell(
     story.more("I am", &exchange.answer.i_am);
     story.more(
         "I accepted",
-        &format!(
-            "{} with serial {}",
-            exchange.answer.i_accepted, exchange.answer.with_serial
-        ),
+        &format!("{} with serial {}", exchange.answer.i_accepted, exchange.answer.with_serial),
     );
     story.more("chained to", &exchange.answer.chained_to);
 
-    story.step(
-        "application data",
-        &format!("TLS 1.3 with {}", exchange.cipher_suite),
-    );
-    story.more(
-        "sent, encrypted",
-        &format!("{} bytes: {HELLO}", exchange.sent),
-    );
+    story.step("application data", &format!("TLS 1.3 with {}", exchange.cipher_suite));
+    story.more("sent, encrypted", &format!("{} bytes: {HELLO}", exchange.sent));
     story.more(
         "received, encrypted",
-        &format!(
-            "{} bytes: the server's own words of step 5",
-            exchange.received
-        ),
+        &format!("{} bytes: the server's own words of step 5", exchange.received),
     );
     story.text
 }
 
 fn own_chain(material: &Material) -> Vec<Facts> {
-    material
-        .key
-        .cert
-        .iter()
-        .filter_map(|der| Facts::read(der).ok())
-        .collect()
+    material.key.cert.iter().filter_map(|der| Facts::read(der).ok()).collect()
 }
 
 #[derive(Default)]

@@ -70,12 +70,7 @@ pub async fn exchange(
         converse(caller, stream, expect, notes).await
     })
     .await
-    .unwrap_or_else(|_| {
-        Err(Failure::Broken(format!(
-            "no answer within {} s",
-            PATIENCE.as_secs()
-        )))
-    })
+    .unwrap_or_else(|_| Err(Failure::Broken(format!("no answer within {} s", PATIENCE.as_secs()))))
 }
 
 /// Name resolution and TCP.
@@ -100,14 +95,10 @@ async fn converse(
 ) -> Result<Exchange, Failure> {
     let config = tls::client(caller.key, caller.trust, expect.to_owned(), notes.clone())
         .map_err(|error| Failure::Broken(error.to_string()))?;
-    let address = stream
-        .peer_addr()
-        .map_err(|error| Failure::NotReached(error.to_string()))?;
+    let address = stream.peer_addr().map_err(|error| Failure::NotReached(error.to_string()))?;
     let connecting =
         TlsConnector::from(Arc::new(config)).connect(ServerName::from(address.ip()), stream);
-    let mut stream = connecting
-        .await
-        .map_err(|error| failure_of(&error, &notes))?;
+    let mut stream = connecting.await.map_err(|error| failure_of(&error, &notes))?;
 
     // In TLS 1.3 a client is done before the server has looked at the client's certificate. A refusal
     // comes as an alert when the client reads, so a write that fails is no verdict: read all the same.
@@ -119,14 +110,9 @@ async fn converse(
     let _ = written.await;
     let mut answer = String::new();
     let mut reader = BufReader::new(&mut stream).take(LONGEST_LINE);
-    reader
-        .read_line(&mut answer)
-        .await
-        .map_err(|error| failure_of(&error, &notes))?;
+    reader.read_line(&mut answer).await.map_err(|error| failure_of(&error, &notes))?;
     if answer.is_empty() {
-        return Err(Failure::TheyRefused(
-            "it closed the connection without an answer".to_owned(),
-        ));
+        return Err(Failure::TheyRefused("it closed the connection without an answer".to_owned()));
     }
     let cipher_suite = stream
         .get_ref()
@@ -139,13 +125,9 @@ async fn converse(
     let answer = serde_json::from_str(&answer)
         .map_err(|error| Failure::Broken(format!("an answer that is none: {error}")))?;
     match read_notes(&notes, |notes| notes.verdict.clone()) {
-        Some(Ok(accepted)) => Ok(Exchange {
-            answer,
-            peer: accepted.peer,
-            cipher_suite,
-            sent: line.len(),
-            received,
-        }),
+        Some(Ok(accepted)) => {
+            Ok(Exchange { answer, peer: accepted.peer, cipher_suite, sent: line.len(), received })
+        }
         // rustls does not come here without our verdict; should it ever, nothing was proven.
         _ => Err(Failure::WeRefused(Refusal::NoCertificate)),
     }

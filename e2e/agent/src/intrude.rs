@@ -44,16 +44,11 @@ pub async fn attempt(identity: &Path, args: &IntrudeArgs) -> Result<Attempt, any
     let key = match args.flavour {
         Flavour::Nothing => return in_plain_text(&args.to).await,
         Flavour::NoCertificate => None,
-        Flavour::OtherCa => Some(forged(
-            args.pretend
-                .as_deref()
-                .context("--pretend says whom to forge")?,
-        )?),
+        Flavour::OtherCa => {
+            Some(forged(args.pretend.as_deref().context("--pretend says whom to forge")?)?)
+        }
     };
-    let caller = Caller {
-        key,
-        trust: material::load_trust(identity)?,
-    };
+    let caller = Caller { key, trust: material::load_trust(identity)? };
     match hello::exchange(caller, &args.to, &args.expect, SharedNotes::default()).await {
         Ok(exchange) => Ok(Attempt::LetIn(format!(
             "I am {}, I accepted {}",
@@ -88,11 +83,7 @@ async fn in_plain_text(to: &str) -> Result<Attempt, anyhow::Error> {
 
 fn forged(spiffe_id: &str) -> Result<Arc<CertifiedKey>, anyhow::Error> {
     let leaf = ForgedCa::new("a CA the intruder made")?.leaf(spiffe_id)?;
-    Ok(Arc::new(CertifiedKey::from_der(
-        leaf.chain,
-        leaf.key,
-        &aws_lc_rs::default_provider(),
-    )?))
+    Ok(Arc::new(CertifiedKey::from_der(leaf.chain, leaf.key, &aws_lc_rs::default_provider())?))
 }
 
 fn in_hand(args: &IntrudeArgs) -> String {

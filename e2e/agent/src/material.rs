@@ -48,10 +48,8 @@ impl Material {
         let chain = certificates(&files.chain).context("tls.crt")?;
         let leaf = chain.first().context("tls.crt holds no certificate")?;
         let me = Facts::read(leaf).context("tls.crt")?;
-        let spiffe_id = me
-            .spiffe_id()
-            .context("the certificate in tls.crt has no SPIFFE ID")?
-            .to_owned();
+        let spiffe_id =
+            me.spiffe_id().context("the certificate in tls.crt has no SPIFFE ID")?.to_owned();
         let trust = trust_of(&files.trust)?;
         // Not `?` with the error's own text alone: it must never come to print a part of a key.
         let key = PrivateKeyDer::from_pem_slice(&files.key)
@@ -60,12 +58,7 @@ impl Material {
         // directory, ends here, and the agent keeps what it has.
         let key = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
             .context("tls.key does not fit tls.crt")?;
-        Ok(Self {
-            key: Arc::new(key),
-            me,
-            spiffe_id,
-            trust,
-        })
+        Ok(Self { key: Arc::new(key), me, spiffe_id, trust })
     }
 }
 
@@ -145,20 +138,12 @@ impl Files {
     fn read(directory: &Path) -> anyhow::Result<Self> {
         // Follow `..data` once, so that the three files are of one version even while it is swapped.
         let data = directory.join("..data");
-        let version = if data.exists() {
-            data.canonicalize()?
-        } else {
-            directory.to_owned()
-        };
+        let version = if data.exists() { data.canonicalize()? } else { directory.to_owned() };
         let read = |name: &str| {
             std::fs::read(version.join(name))
                 .with_context(|| format!("cannot read {}", directory.join(name).display()))
         };
-        Ok(Self {
-            chain: read("tls.crt")?,
-            key: read("tls.key")?.into(),
-            trust: read("ca.crt")?,
-        })
+        Ok(Self { chain: read("tls.crt")?, key: read("tls.key")?.into(), trust: read("ca.crt")? })
     }
 
     fn digest(&self) -> [u8; 32] {
@@ -168,9 +153,7 @@ impl Files {
 }
 
 fn trust_of(pem: &[u8]) -> anyhow::Result<Arc<Trust>> {
-    Ok(Arc::new(Trust::from_ders(
-        &certificates(pem).context("ca.crt")?,
-    )?))
+    Ok(Arc::new(Trust::from_ders(&certificates(pem).context("ca.crt")?)?))
 }
 
 fn certificates(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {

@@ -1,6 +1,7 @@
 //! Prints what the agent beside this one has counted. Its image holds no shell and no curl, so that
-//! `kubectl exec` needs a command of its own: `kubectl exec deploy/planner -- /agent report`.
+//! `kubectl exec` needs a command of its own: `kubectl exec deploy/planner -- agent report`.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,11 +16,9 @@ pub async fn run(args: ReportArgs) -> Result<ExitCode, anyhow::Error> {
     let text = tokio::time::timeout(Duration::from_secs(5), read(&args.status))
         .await
         .context("the agent did not answer within 5 s")??;
-    if !args.line {
-        println!("{text}");
-        return Ok(ExitCode::SUCCESS);
-    }
-    println!("{}", line(&serde_json::from_str(&text)?));
+    let text = if args.line { line(&serde_json::from_str(&text)?) } else { text };
+    // Whoever reads it may stop early (`| head`): that is no fault.
+    let _ = writeln!(std::io::stdout(), "{text}");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -34,11 +33,7 @@ async fn read(status: &str) -> Result<String, anyhow::Error> {
 
 /// Pairs that a shell can split at spaces: no value has one in it.
 fn line(report: &Report) -> String {
-    let before = report
-        .calls
-        .values()
-        .map(|calls| calls.before_first_success)
-        .sum::<u64>();
+    let before = report.calls.values().map(|calls| calls.before_first_success).sum::<u64>();
     format!(
         "spiffe_id={} serial={} not_after={} loads={} tried={} failed={} before_first_success={before} accepted={} refused={} started={}",
         report.spiffe_id,

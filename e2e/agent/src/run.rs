@@ -31,6 +31,8 @@ pub async fn run(identity: &Path, args: ServeArgs) -> Result<ExitCode, anyhow::E
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
     };
 
+    // A list in YAML is easily folded at its commas, which leaves spaces.
+    let allow: Vec<_> = args.allow.iter().map(|id| id.trim().to_owned()).collect();
     let counters = Arc::new(Counters::new(&current.borrow(), &args.call));
     // It listens only now: an open port means that there is an identity, and so the pod is ready.
     let listener = TcpListener::bind(&args.listen)
@@ -39,15 +41,10 @@ pub async fn run(identity: &Path, args: ServeArgs) -> Result<ExitCode, anyhow::E
     let status = TcpListener::bind(&args.status)
         .await
         .with_context(|| format!("cannot listen at {}", args.status))?;
-    info!(listen = args.listen, allow = ?args.allow, "I answer these and refuse everybody else");
+    info!(listen = args.listen, ?allow, "I answer these and refuse everybody else");
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve(
-        listener,
-        current.clone(),
-        args.allow,
-        counters.clone(),
-    ));
+    tasks.spawn(serve(listener, current.clone(), allow, counters.clone()));
     tasks.spawn(show(status, counters.clone()));
     tasks.spawn(remember(current.clone(), counters.clone()));
     let mut callers = JoinSet::new();
@@ -61,10 +58,7 @@ pub async fn run(identity: &Path, args: ServeArgs) -> Result<ExitCode, anyhow::E
         // None of them ever ends by itself: if one does, so does the agent, and the pod is started anew.
         ended = tasks.join_next() => anyhow::bail!("a task of the agent ended: {ended:?}"),
     }
-    info!(
-        "told to go: I call nobody any more and answer for {} s",
-        FAREWELL.as_secs()
-    );
+    info!("told to go: I call nobody any more and answer for {} s", FAREWELL.as_secs());
     callers.shutdown().await;
     tokio::time::sleep(FAREWELL).await;
     Ok(ExitCode::SUCCESS)

@@ -20,11 +20,7 @@ pub fn server(
     allowed: Vec<String>,
     notes: SharedNotes,
 ) -> Result<ServerConfig, rustls::Error> {
-    let verifier = PeerVerifier {
-        trust,
-        expected: allowed,
-        notes,
-    };
+    let verifier = PeerVerifier { trust, expected: allowed, notes };
     let mut config = ServerConfig::builder_with_provider(aws_lc_rs::default_provider().into())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -41,11 +37,7 @@ pub fn client(
     expected: String,
     notes: SharedNotes,
 ) -> Result<ClientConfig, rustls::Error> {
-    let verifier = PeerVerifier {
-        trust,
-        expected: vec![expected],
-        notes,
-    };
+    let verifier = PeerVerifier { trust, expected: vec![expected], notes };
     let builder = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         // `dangerous` is rustls's word for any verifier not its own: `verify` says what ours checks.

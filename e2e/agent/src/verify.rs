@@ -28,13 +28,8 @@ pub struct Trust {
 
 impl Trust {
     pub fn from_ders(ders: &[CertificateDer<'_>]) -> anyhow::Result<Self> {
-        anyhow::ensure!(
-            !ders.is_empty(),
-            "ca.crt holds no certificate: nobody could be trusted"
-        );
-        let anchors = ders
-            .iter()
-            .map(|der| Ok(anchor_from_trusted_cert(der)?.to_owned()));
+        anyhow::ensure!(!ders.is_empty(), "ca.crt holds no certificate: nobody could be trusted");
+        let anchors = ders.iter().map(|der| Ok(anchor_from_trusted_cert(der)?.to_owned()));
         let names = ders.iter().map(|der| Ok(Facts::read(der)?.subject));
         Ok(Self {
             anchors: anchors.collect::<anyhow::Result<_>>()?,
@@ -43,11 +38,7 @@ impl Trust {
     }
 
     fn name_of(&self, anchor: &TrustAnchor<'_>) -> String {
-        let found = self
-            .anchors
-            .iter()
-            .zip(&self.names)
-            .find(|(known, _)| *known == anchor);
+        let found = self.anchors.iter().zip(&self.names).find(|(known, _)| *known == anchor);
         found.map_or_else(|| "(unnamed root)".to_owned(), |(_, name)| name.clone())
     }
 }
@@ -90,32 +81,15 @@ pub fn judge(
 ) -> Result<Accepted, Refusal> {
     let end_entity = EndEntityCert::try_from(leaf).map_err(refusal_of)?;
     let path = end_entity
-        .verify_for_usage(
-            algorithms().all,
-            &trust.anchors,
-            intermediates,
-            now,
-            usage,
-            None,
-            None,
-        )
+        .verify_for_usage(algorithms().all, &trust.anchors, intermediates, now, usage, None, None)
         .map_err(refusal_of)?;
 
     let peer = Facts::read(leaf).map_err(|error| Refusal::Unreadable(error.to_string()))?;
-    let presented = peer
-        .spiffe_id()
-        .ok_or(Refusal::NotOneSpiffeId(peer.uris.len()))?
-        .to_owned();
+    let presented = peer.spiffe_id().ok_or(Refusal::NotOneSpiffeId(peer.uris.len()))?.to_owned();
     if !expected.contains(&presented) {
-        return Err(Refusal::SomebodyElse {
-            presented,
-            expected: in_words(expected),
-        });
+        return Err(Refusal::SomebodyElse { presented, expected: in_words(expected) });
     }
-    Ok(Accepted {
-        root: trust.name_of(path.anchor()),
-        peer,
-    })
+    Ok(Accepted { root: trust.name_of(path.anchor()), peer })
 }
 
 /// What one side saw and decided in one handshake, for the log and for people.
@@ -128,11 +102,7 @@ pub struct Notes {
 pub type SharedNotes = Arc<Mutex<Notes>>;
 
 pub fn read_notes<T>(notes: &SharedNotes, read: impl FnOnce(&Notes) -> T) -> T {
-    read(
-        &notes
-            .lock()
-            .expect("nothing panics while it holds the notes"),
-    )
+    read(&notes.lock().expect("nothing panics while it holds the notes"))
 }
 
 /// Verifies the other side of one connection, and notes what it saw.
@@ -151,10 +121,7 @@ impl PeerVerifier {
         now: UnixTime,
     ) -> Result<(), Error> {
         let verdict = judge(&self.trust, usage, &self.expected, leaf, intermediates, now);
-        let mut notes = self
-            .notes
-            .lock()
-            .expect("nothing panics while it holds the notes");
+        let mut notes = self.notes.lock().expect("nothing panics while it holds the notes");
         notes.presented = std::iter::once(leaf)
             .chain(intermediates)
             .filter_map(|der| Facts::read(der).ok())
@@ -291,9 +258,7 @@ fn algorithms() -> WebPkiSupportedAlgorithms {
 
 impl std::fmt::Debug for PeerVerifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PeerVerifier")
-            .field("expected", &self.expected)
-            .finish_non_exhaustive()
+        f.debug_struct("PeerVerifier").field("expected", &self.expected).finish_non_exhaustive()
     }
 }
 

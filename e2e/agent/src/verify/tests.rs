@@ -17,14 +17,7 @@ fn judged(
 ) -> Result<Accepted, Refusal> {
     let trust = Trust::from_ders(std::slice::from_ref(&trusted.root)).unwrap();
     let expected: Vec<_> = expected.iter().map(|id| (*id).to_owned()).collect();
-    judge(
-        &trust,
-        usage,
-        &expected,
-        &leaf.chain[0],
-        &leaf.chain[1..],
-        UnixTime::now(),
-    )
+    judge(&trust, usage, &expected, &leaf.chain[0], &leaf.chain[1..], UnixTime::now())
 }
 
 fn both_sides(
@@ -52,10 +45,7 @@ fn the_wrong_id_is_refused_although_its_chain_is_good() {
     let refusal = both_sides(&ca, &ca.leaf(PLANNER).unwrap(), &[TOOLS]).unwrap_err();
     assert_eq!(
         refusal,
-        Refusal::SomebodyElse {
-            presented: PLANNER.to_owned(),
-            expected: TOOLS.to_owned()
-        }
+        Refusal::SomebodyElse { presented: PLANNER.to_owned(), expected: TOOLS.to_owned() }
     );
 }
 
@@ -84,10 +74,7 @@ fn nobody_is_accepted_where_nobody_is_expected() {
 
 #[test]
 fn the_right_id_under_another_ca_is_refused_even_if_that_ca_has_the_same_name() {
-    let (ours, other) = (
-        ForgedCa::new("ours").unwrap(),
-        ForgedCa::new("ours").unwrap(),
-    );
+    let (ours, other) = (ForgedCa::new("ours").unwrap(), ForgedCa::new("ours").unwrap());
     let refusal = both_sides(&ours, &other.leaf(PLANNER).unwrap(), &[PLANNER]).unwrap_err();
     assert!(
         matches!(
@@ -108,15 +95,11 @@ fn an_expired_certificate_is_refused_and_so_is_one_of_the_future() {
     let ca = ForgedCa::new("ours").unwrap();
     let now = OffsetDateTime::from_unix_timestamp(crate::clock::now().as_second()).unwrap();
     let expired = ca
-        .leaf_with(&[PLANNER], |params| {
-            params.not_after = now - time::Duration::seconds(2)
-        })
+        .leaf_with(&[PLANNER], |params| params.not_after = now - time::Duration::seconds(2))
         .unwrap();
     assert_eq!(both_sides(&ca, &expired, &[PLANNER]), Err(Refusal::Expired));
     let future = ca
-        .leaf_with(&[PLANNER], |params| {
-            params.not_before = now + time::Duration::minutes(1)
-        })
+        .leaf_with(&[PLANNER], |params| params.not_before = now + time::Duration::minutes(1))
         .unwrap();
     assert_eq!(both_sides(&ca, &future, &[PLANNER]), Err(Refusal::NotYet));
 }
@@ -125,15 +108,9 @@ fn an_expired_certificate_is_refused_and_so_is_one_of_the_future() {
 fn a_certificate_with_no_uri_or_two_is_no_identity() {
     let ca = ForgedCa::new("ours").unwrap();
     let none = ca.leaf_with(&[], |_| {}).unwrap();
-    assert_eq!(
-        both_sides(&ca, &none, &[PLANNER]),
-        Err(Refusal::NotOneSpiffeId(0))
-    );
+    assert_eq!(both_sides(&ca, &none, &[PLANNER]), Err(Refusal::NotOneSpiffeId(0)));
     let two = ca.leaf_with(&[PLANNER, TOOLS], |_| {}).unwrap();
-    assert_eq!(
-        both_sides(&ca, &two, &[PLANNER, TOOLS]),
-        Err(Refusal::NotOneSpiffeId(2))
-    );
+    assert_eq!(both_sides(&ca, &two, &[PLANNER, TOOLS]), Err(Refusal::NotOneSpiffeId(2)));
 }
 
 #[test]
@@ -184,11 +161,8 @@ fn garbage_is_refused_and_not_panicked_at() {
 fn a_client_must_show_a_certificate() {
     let ca = ForgedCa::new("ours").unwrap();
     let trust = Arc::new(Trust::from_ders(&[ca.root]).unwrap());
-    let verifier = PeerVerifier {
-        trust,
-        expected: vec![PLANNER.to_owned()],
-        notes: SharedNotes::default(),
-    };
+    let verifier =
+        PeerVerifier { trust, expected: vec![PLANNER.to_owned()], notes: SharedNotes::default() };
     assert!(verifier.offer_client_auth() && verifier.client_auth_mandatory());
 }
 
