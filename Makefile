@@ -8,7 +8,7 @@ help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
 demo: ## A kind cluster with a crew of agents that speak mutual TLS, through one certificate rotation
-	@e2e/demo/run.sh
+	@e2e/demo/demo.sh
 
 demo-down: ## Remove what demo made
 	@e2e/demo/down.sh

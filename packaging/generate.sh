@@ -9,10 +9,14 @@ say() { printf 'generate: %s\n' "$*" >&2; }
 
 e2e/tools/build.sh helm
 say "crds/ from the Rust types (a cold build takes about 3 minutes on two cores)"
-rm -rf crds charts/countersign/files/crds
-mkdir -p crds charts/countersign/files
-cargo run --quiet --package countersign -- crd --output crds
-cp -r crds charts/countersign/files/crds
+mkdir -p target/crds
+rm -f target/crds/*
+cargo run --quiet --package countersign -- crd --output target/crds
+for folder in crds charts/countersign/files/crds; do
+	mkdir -p "$folder"
+	rm -f "$folder"/*
+	cp target/crds/* "$folder/"
+done
 say "manifests/install.yaml from the chart"
 packaging/install-yaml.sh >manifests/install.yaml.new
 mv manifests/install.yaml.new manifests/install.yaml

@@ -20,7 +20,7 @@ const LEVELS: &[&[&str]] = &[
 ];
 
 /// Imports within one level: (importer, imported).
-const NEIGHBOURS: &[(&str, &str)] = &[];
+const NEIGHBOURS: &[(&str, &str)] = &[("x509", "api")];
 
 /// Modules that decide or translate, and words that only a module with a client, a clock or a
 /// source of randomness would need.
