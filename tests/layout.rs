@@ -24,7 +24,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[("x509", "api")];
 
 /// Modules that decide or translate, and words that only a module with a client, a clock or a
 /// source of randomness would need.
-const PURE: &[&str] = &["api", "x509", "identity", "decide", "status"];
+const PURE: &[&str] = &["api", "x509", "identity", "decide"];
 const IMPURE_WORDS: &[&str] = &[
     "kube::Client",
     "kube::Api",
