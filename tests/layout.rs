@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 /// The modules of the library, lowest first. A module imports only from lower levels, or from
 /// itself. Modules of one level do not import each other, save those in [`NEIGHBOURS`].
 const LEVELS: &[&[&str]] = &[
-    &["api", "x509"],
+    &["api", "x509", "telemetry"],
     &["identity"],
     &["decide"],
-    &["watch", "observe", "sign"],
+    &["sign"],
+    &["watch"],
+    &["observe"],
     &["apply"],
     &["status"],
     &["controller"],
