@@ -28,10 +28,25 @@ fn every_field_is_described() {
 
 #[test]
 fn every_reason_is_described() {
-    assert_described("src/api/conditions.rs", |text| {
-        text.chars().next().is_some_and(char::is_uppercase)
-            && text.chars().all(|c| c.is_ascii_alphanumeric())
-    });
+    assert_described("src/api/conditions.rs", is_reason);
+}
+
+#[test]
+fn every_reason_that_is_described_exists() {
+    let reasons = strings("src/api/conditions.rs", is_reason);
+    let reference = read("docs/reference.md");
+    let mut in_table = false;
+    for line in reference.lines() {
+        in_table = line.starts_with("| reason |") || (in_table && line.starts_with('|'));
+        if let Some(reason) = line.split('`').nth(1).filter(|_| in_table) {
+            assert!(reasons.contains(reason), "there is no reason {reason}");
+        }
+    }
+}
+
+fn is_reason(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_uppercase())
+        && text.chars().all(|c| c.is_ascii_alphanumeric())
 }
 
 #[test]
@@ -41,19 +56,44 @@ fn every_label_and_file_is_described() {
     });
 }
 
-/// Every string in a source file that looks like a name of that kind stands in the reference.
-fn assert_described(source: &str, is_name: impl Fn(&str) -> bool) {
+/// prometheus-client adds the unit and `_total` to the name that the source has.
+#[test]
+fn every_metric_is_described() {
     let reference = read("docs/reference.md");
-    let source_text = read(source);
-    let product = source_text.split("#[cfg(test)]").next().unwrap_or_default();
-    let code = product.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let found: BTreeSet<String> = code
-        .flat_map(|line| line.split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>())
-        .filter(|text| is_name(text))
+    let described: Vec<&str> =
+        reference.split('`').skip(1).step_by(2).filter(|q| q.starts_with("countersign_")).collect();
+    let source = read("src/telemetry.rs");
+    let registered: BTreeSet<&str> =
+        source.split('"').skip(1).step_by(2).filter(|s| s.starts_with("countersign_")).collect();
+    assert!(!registered.is_empty(), "src/telemetry.rs registers metrics");
+    let missing: Vec<&&str> = registered
+        .iter()
+        .filter(|name| {
+            let endings = ["", "_total", "_seconds", "_bytes"];
+            !endings.iter().any(|e| described.contains(&format!("{name}{e}").as_str()))
+        })
         .collect();
+    assert!(missing.is_empty(), "docs/reference.md does not say what these are: {missing:?}");
+}
+
+/// Every string in a source file that looks like a name of that kind stands in the reference.
+fn assert_described(source: &str, is_name: fn(&str) -> bool) {
+    let reference = read("docs/reference.md");
+    let found = strings(source, is_name);
     assert!(!found.is_empty(), "{source} has names");
     let missing: Vec<&String> = found.iter().filter(|name| !names(&reference, name)).collect();
     assert!(missing.is_empty(), "docs/reference.md does not say what these are: {missing:?}");
+}
+
+/// The strings in a source file, comments and tests aside, that look like a name of that kind.
+fn strings(source: &str, is_name: fn(&str) -> bool) -> BTreeSet<String> {
+    let text = read(source);
+    let product = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let code = product.lines().filter(|line| !line.trim_start().starts_with("//"));
+    code.flat_map(|line| line.split('"').skip(1).step_by(2))
+        .filter(|text| is_name(text))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// True if and only if the text has `name` in backquotes, alone or as a part of a path
