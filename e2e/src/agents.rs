@@ -11,7 +11,7 @@ use crate::Namespace;
 use crate::install::{api_of, apply};
 use crate::wait::{seconds, wait_for};
 
-impl Namespace<'_> {
+impl Namespace {
     /// Creates an AgentIdentity; where `spec` names no ServiceAccount it is called as the identity.
     pub async fn identity(&self, name: &str, spec: Value) -> AgentIdentity {
         let object = self.identity_object(name, spec);
@@ -34,6 +34,18 @@ impl Namespace<'_> {
             "metadata": {"name": name, "namespace": self.name},
             "spec": spec,
         })
+    }
+
+    /// Creates a TrustDomain. It is not the default one, and no namespace's own: call it after the
+    /// test, and let its bundle go to the test's namespace alone.
+    pub async fn trust_domain(&self, name: &str, spec: Value) {
+        let object = json!({
+            "apiVersion": "countersign.dev/v1alpha1",
+            "kind": "TrustDomain",
+            "metadata": {"name": name},
+            "spec": spec,
+        });
+        apply(&self.client, &object).await;
     }
 
     /// The AgentIdentities here.

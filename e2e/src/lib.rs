@@ -14,7 +14,10 @@
 
 pub mod agents;
 pub mod audit;
+pub mod delivered;
+pub mod envoy;
 pub mod install;
+pub mod judges;
 pub mod metrics;
 pub mod namespace;
 pub mod operator;
@@ -26,6 +29,7 @@ pub mod web;
 pub mod workspace;
 pub mod world;
 
+pub use delivered::Delivered;
 pub use namespace::Namespace;
 pub use operator::{Operator, Options};
 pub use server::ApiServer;

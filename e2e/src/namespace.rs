@@ -1,5 +1,6 @@
 //! One test's own room in a shared API server. When the test fails, what is in it is printed.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use kube::{Api, Client};
@@ -9,23 +10,23 @@ use crate::ApiServer;
 use crate::install::apply;
 
 /// A namespace of its own for one test, and a client.
-pub struct Namespace<'a> {
+pub struct Namespace {
     /// The server it is in.
-    pub server: &'a ApiServer,
+    pub server: Arc<ApiServer>,
     /// A client of the test itself.
     pub client: Client,
     /// Its name.
     pub name: String,
 }
 
-impl<'a> Namespace<'a> {
+impl Namespace {
     /// Creates one, called after the test.
-    pub async fn create(server: &'a ApiServer, test: &str) -> Self {
+    pub async fn create(server: &Arc<ApiServer>, test: &str) -> Self {
         Self::create_with_labels(server, test, json!({})).await
     }
 
     /// Creates one with labels, for the selectors of TrustDomains.
-    pub async fn create_with_labels(server: &'a ApiServer, test: &str, labels: Value) -> Self {
+    pub async fn create_with_labels(server: &Arc<ApiServer>, test: &str, labels: Value) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("{test}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let client = server.client().await;
@@ -33,7 +34,7 @@ impl<'a> Namespace<'a> {
             "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels},
         });
         apply(&client, &object).await;
-        Self { server, client, name }
+        Self { server: Arc::clone(server), client, name }
     }
 
     /// The API of a namespaced kind here.
@@ -103,7 +104,7 @@ impl<'a> Namespace<'a> {
     }
 }
 
-impl Drop for Namespace<'_> {
+impl Drop for Namespace {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.print();

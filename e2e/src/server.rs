@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -27,10 +27,10 @@ pub struct ApiServer {
 
 impl ApiServer {
     /// Starts one on free ports, with an empty store.
-    pub async fn start() -> Self {
+    pub async fn start() -> Arc<Self> {
         for _ in 0..3 {
             if let Some(server) = Self::try_start().await {
-                return server;
+                return Arc::new(server);
             }
         }
         panic!("somebody took the API server's port three times; see target/e2e");

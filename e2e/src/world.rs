@@ -1,5 +1,7 @@
 //! An API server with an operator that leads and a TrustDomain: what most tests start from.
 
+use std::sync::Arc;
+
 use serde_json::json;
 use tokio::sync::OnceCell;
 
@@ -17,7 +19,7 @@ pub struct World {
     /// The operator; dropped before the server it talks to.
     pub operator: Operator,
     /// The API server.
-    pub server: ApiServer,
+    pub server: Arc<ApiServer>,
 }
 
 impl World {
@@ -43,7 +45,7 @@ impl World {
     }
 
     /// A namespace for a test.
-    pub async fn namespace(&self, test: &str) -> Namespace<'_> {
+    pub async fn namespace(&self, test: &str) -> Namespace {
         Namespace::create(&self.server, test).await
     }
 }

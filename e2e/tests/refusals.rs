@@ -521,7 +521,7 @@ fn typed(object: &Value) -> DynamicObject {
     serde_json::from_value(object.clone()).expect("it has a name and a kind")
 }
 
-async fn server() -> &'static ApiServer {
-    static SERVER: OnceCell<ApiServer> = OnceCell::const_new();
+async fn server() -> &'static std::sync::Arc<ApiServer> {
+    static SERVER: OnceCell<std::sync::Arc<ApiServer>> = OnceCell::const_new();
     SERVER.get_or_init(ApiServer::start).await
 }

