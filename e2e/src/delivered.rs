@@ -13,6 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::agents::text_of;
+use crate::wait::now;
 
 /// The files of a Secret.
 pub struct Delivered {
@@ -104,7 +105,7 @@ impl Delivered {
         self.judge_key();
         // Now, and by the clock of a peer that is a minute behind.
         for behind in [0, 60] {
-            let now = Timestamp::now().as_second() - behind;
+            let now = now().as_second() - behind;
             verify(&self.chain, &self.bundle, now).unwrap_or_else(|error| {
                 panic!("the chain does not hold for a clock {behind} s behind: {error}")
             });

@@ -14,6 +14,7 @@
 
 pub mod agents;
 pub mod audit;
+pub mod clock;
 pub mod delivered;
 pub mod envoy;
 pub mod install;
@@ -34,5 +35,5 @@ pub use namespace::Namespace;
 pub use operator::{Operator, Options};
 pub use server::ApiServer;
 pub use users::User;
-pub use wait::{holds_for, seconds, wait_for};
+pub use wait::{another_second, gone, holds_for, now, seconds, wait_for};
 pub use world::World;

@@ -10,7 +10,7 @@ use crate::process::{Process, Signal};
 use crate::users::{OPERATOR_NAMESPACE, User};
 use crate::wait::{seconds, wait_for};
 use crate::web::{self, Page};
-use crate::{ApiServer, workspace};
+use crate::{ApiServer, clock, workspace};
 
 /// How to start it.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct Options {
     pub user: User,
     /// The log filter.
     pub log: String,
+    /// By how many seconds its clock is ahead.
+    pub clock_ahead: i64,
 }
 
 impl Default for Options {
@@ -32,6 +34,7 @@ impl Default for Options {
             arguments: Vec::new(),
             user: User::Operator,
             log: "info,countersign=debug".into(),
+            clock_ahead: 0,
         }
     }
 }
@@ -162,6 +165,9 @@ pub fn command(server: &ApiServer, options: &Options) -> Command {
         .args(["--replica", &options.replica])
         .args(["--log", &options.log])
         .args(&options.arguments);
+    if options.clock_ahead != 0 {
+        clock::set_off(&mut command, options.clock_ahead);
+    }
     command
 }
 

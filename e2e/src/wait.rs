@@ -3,6 +3,8 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 /// `seconds(5)` reads better in a test than `Duration::from_secs(5)`.
 pub const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -31,6 +33,31 @@ pub async fn wait_for<T, E: Debug>(
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(100));
     }
+}
+
+/// Waits until `look` finds nothing any more.
+pub async fn gone<T: Debug>(what: &str, limit: Duration, mut look: impl AsyncFnMut() -> Option<T>) {
+    wait_for(&format!("{what} is gone"), limit, async || match look().await {
+        None => Ok(()),
+        Some(found) => Err(Box::new(found)),
+    })
+    .await;
+}
+
+/// Waits until the clock has gone on by a whole second since `then`: the API server tells age by
+/// whole seconds.
+pub async fn another_second(then: Timestamp) {
+    wait_for("another second", seconds(3), async || {
+        let passed = now().as_second() - then.as_second();
+        if passed > 1 { Ok(()) } else { Err(passed) }
+    })
+    .await;
+}
+
+/// The time. A test may ask; the operator's stages take it as an argument.
+#[expect(clippy::disallowed_methods)]
+pub fn now() -> Timestamp {
+    Timestamp::now()
 }
 
 /// Panics as soon as `condition` gives an `Err` within `span`: for what must *not* happen.

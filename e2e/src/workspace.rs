@@ -23,9 +23,11 @@ pub fn tool(name: &str) -> PathBuf {
     path
 }
 
-/// A program of this workspace, as `cargo build --workspace` leaves it beside the tests.
+/// A program of this workspace, built with the profile of the harness itself: a release harness
+/// measures a release operator.
 pub fn built(name: &str) -> PathBuf {
-    let path = target().join("debug").join(name);
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let path = target().join(profile).join(name);
     assert!(
         path.exists(),
         "{} is missing: run `cargo build --workspace` first (make test does)",

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+#
+# `make bench`: the operator's speed and size on a real API server, beside a bare client that does the same writes in the
+# same run. Prints a table and writes target/bench/results.json.
+#
+#     e2e/bench/run.sh              2,000 identities, about 2 minutes
+#     e2e/bench/run.sh 10000        as many as asked for
+set -euo pipefail
+cd "${BASH_SOURCE[0]%/*}/../.."
+
+say() { printf 'bench: %s\n' "$*" >&2; }
+
+e2e/tools/build.sh apiserver
+say "release build (about 6 minutes cold on two cores)"
+cargo build --release --locked --package countersign --package countersign-e2e
+exec target/release/bench --identities "${1:-2000}"
