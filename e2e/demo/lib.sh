@@ -19,10 +19,11 @@ STATE=$(cd "$STATE" && pwd)
 export KUBECONFIG=$STATE/kubeconfig
 PATH=$CHECKOUT/target/tools:$PATH
 
-# The crew's certificates live as short as an AgentIdentity may ask for, and are renewed after about a minute of that.
+# The crew's certificates live as short as an AgentIdentity may ask for, and are renewed after half a minute of that, so that
+# whenever the demo comes to its end a rotation is about to happen by itself.
 DURATION=5m
-RENEW_BEFORE=4m
-# Longest that a rotation can take to be seen: a minute until it is due, the kubelet's 10 to 15 s, and a slow machine.
+RENEW_BEFORE=4m30s
+# The longest that one can take to be seen: half a minute until it is due, the kubelet's 10 to 15 s, and a slow machine.
 ROTATION_WITHIN=180
 
 # --- how it speaks ---------------------------------------------------------------------------------------------------
@@ -41,7 +42,7 @@ fail() {
 	exit 1
 }
 
-indent() { sed 's/^/    /'; }
+indent() { sed -u 's/^/    /'; }
 
 # plain_unless_terminal: without the bold where nobody would see it.
 plain_unless_terminal() { if [[ -t 1 ]]; then cat; else sed 's/\x1b\[[0-9;]*m//g'; fi; }
@@ -159,7 +160,7 @@ wait_for() {
 show_identities() {
 	kubectl get agid --all-namespaces --output wide | indent
 	echo
-	kubectl get pods --namespace "$NAMESPACE" --label-columns countersign.dev/identity,countersign.dev/role,countersign.dev/state | indent
+	kubectl get pods --namespace "$NAMESPACE" --selector app --label-columns countersign.dev/identity,countersign.dev/role,countersign.dev/state | indent
 }
 
 show_certificate() {
@@ -273,12 +274,12 @@ planner_must_not_use_tools() {
 # --- one rotation under traffic --------------------------------------------------------------------------------------
 
 # show_rotation: the agents call each other five times a second all the while. Done when every one of them has taken up a new
-# certificate; passed when not one handshake failed from the first to the last.
+# certificate and has used it for some seconds; passed when not one handshake failed from the first to the last.
 show_rotation() {
 	declare -A OLD=() NEW=() TRIED_BEFORE=() FAILED_BEFORE=() STARTED=()
-	local agent began=$SECONDS tried failed rotated elapsed
-	say "certificates here live $DURATION and are renewed $RENEW_BEFORE before their end, and the kubelets look each 10 s,"
-	say "so each agent takes up a new one within about 75 s. Elsewhere the kubelet alone takes 30 to 100 s."
+	local agent began=$SECONDS tried failed rotated elapsed all=no
+	say "certificates here live $DURATION and are renewed $RENEW_BEFORE before their end, and these kubelets look each 10 to 15 s, so"
+	say "every agent takes up a new one within about 45 s. Elsewhere a kubelet looks each 60 to 90 s: leave a certificate more time."
 	for agent in "${CREW[@]}"; do
 		read_report "$agent"
 		OLD[$agent]=$R_serial TRIED_BEFORE[$agent]=$R_tried FAILED_BEFORE[$agent]=$R_failed STARTED[$agent]=$R_started
@@ -296,7 +297,9 @@ show_rotation() {
 		done
 		elapsed=$((SECONDS - began))
 		printf '    %3d s  handshakes: %5d tried, %d failed   on a new certificate: %s\n' "$elapsed" "$tried" "$failed" "${rotated[*]:-nobody yet}"
-		((${#rotated[@]} < ${#CREW[@]})) || break
+		# One reading more after the last one rotated: then the newest certificates have been put to use.
+		[[ $all == no ]] || break
+		((${#rotated[@]} < ${#CREW[@]})) || all=yes
 		((elapsed < ROTATION_WITHIN)) || fail "no new certificate reached all agents within $ROTATION_WITHIN s"
 	done
 
