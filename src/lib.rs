@@ -8,5 +8,16 @@
 //! ```
 
 pub mod api;
+pub mod apply;
 pub mod cli;
+pub mod controller;
+pub mod decide;
 pub mod identity;
+pub mod observe;
+pub mod runtime;
+pub mod sign;
+pub mod status;
+pub mod telemetry;
+pub mod watch;
+pub mod wire;
+pub mod x509;

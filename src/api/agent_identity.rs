@@ -224,6 +224,7 @@ pub struct AgentIdentityStatus {
     pub pods: Option<PodsStatus>,
     /// Attempts to issue that failed since the last that succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "int32"))]
     pub failed_attempts: Option<u32>,
     /// The latest of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -247,6 +248,7 @@ pub struct CertificateStatus {
     /// The key id of the issuing CA that signed it, lower-case hexadecimal.
     pub authority_key_id: String,
     /// Certificates issued to this identity so far.
+    #[schemars(extend("format" = "int64"))]
     pub revision: u64,
 }
 
@@ -255,8 +257,10 @@ pub struct CertificateStatus {
 #[serde(rename_all = "camelCase")]
 pub struct PodsStatus {
     /// Pods of the ServiceAccount that the selector matches.
+    #[schemars(extend("format" = "int32"))]
     pub matched: u32,
     /// Those of them that carry this identity's labels.
+    #[schemars(extend("format" = "int32"))]
     pub labelled: u32,
 }
 

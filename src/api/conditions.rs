@@ -6,6 +6,8 @@
 pub const READY: &str = "Ready";
 /// The condition that says whether an identity's pods carry its labels.
 pub const PODS_LABELLED: &str = "PodsLabelled";
+/// The condition of a TrustDomain that is marked default: whether it is the one that counts.
+pub const DEFAULT: &str = "Default";
 /// The condition that says whether every selected namespace holds the bundle.
 pub const BUNDLE_PUBLISHED: &str = "BundlePublished";
 
@@ -20,8 +22,6 @@ pub enum Reason {
     InvalidSpec,
     /// The TrustDomain named does not exist, or none is marked default.
     TrustDomainNotFound,
-    /// Two TrustDomains are marked default and the identity names none.
-    TrustDomainAmbiguous,
     /// The TrustDomain does not serve this namespace.
     NamespaceNotAllowed,
     /// The TrustDomain's rules forbid what the spec asks for.
@@ -34,8 +34,6 @@ pub enum Reason {
     SecretNotOurs,
     /// The CA ends too soon for a certificate of the least life.
     AuthorityExpiring,
-    /// The key is being made.
-    KeyPending,
     /// Signing failed.
     SigningFailed,
     /// The API server did not take a write.
@@ -58,8 +56,6 @@ pub enum Reason {
     Active,
     /// The CA's Secrets are being made or published.
     Preparing,
-    /// Another TrustDomain is the default as well.
-    DuplicateDefault,
     /// Another, older TrustDomain has the same domain.
     DuplicateDomain,
     /// A CA Secret that existed is gone.
@@ -68,6 +64,12 @@ pub enum Reason {
     CaSecretInvalid,
     /// The CA has expired.
     CaExpired,
+
+    // TrustDomain, Default
+    /// Identities that name no trust domain belong to this one.
+    IsDefault,
+    /// An older TrustDomain is marked default as well, and is the one that counts.
+    DuplicateDefault,
 
     // TrustDomain, BundlePublished
     /// Every selected namespace holds the bundle.
@@ -83,14 +85,12 @@ impl Reason {
             Reason::Issued => "Issued",
             Reason::InvalidSpec => "InvalidSpec",
             Reason::TrustDomainNotFound => "TrustDomainNotFound",
-            Reason::TrustDomainAmbiguous => "TrustDomainAmbiguous",
             Reason::NamespaceNotAllowed => "NamespaceNotAllowed",
             Reason::NotAllowed => "NotAllowed",
             Reason::AuthorityNotReady => "AuthorityNotReady",
             Reason::IdentityConflict => "IdentityConflict",
             Reason::SecretNotOurs => "SecretNotOurs",
             Reason::AuthorityExpiring => "AuthorityExpiring",
-            Reason::KeyPending => "KeyPending",
             Reason::SigningFailed => "SigningFailed",
             Reason::WriteFailed => "WriteFailed",
             Reason::Expired => "Expired",
@@ -105,6 +105,7 @@ impl Reason {
             Reason::CaSecretMissing => "CASecretMissing",
             Reason::CaSecretInvalid => "CASecretInvalid",
             Reason::CaExpired => "CAExpired",
+            Reason::IsDefault => "IsDefault",
             Reason::Published => "Published",
             Reason::NamespacesUnreached => "NamespacesUnreached",
         }

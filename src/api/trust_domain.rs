@@ -229,6 +229,7 @@ pub struct BundleStatus {
     /// SHA-256 of `ca.crt`, lower-case hexadecimal.
     pub sha256: String,
     /// Grows by one with every change.
+    #[schemars(extend("format" = "int64"))]
     pub sequence: u64,
 }
 
@@ -236,7 +237,9 @@ pub struct BundleStatus {
 #[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Default)]
 pub struct IdentitiesStatus {
     /// All of them.
+    #[schemars(extend("format" = "int32"))]
     pub total: u32,
     /// Those whose `Ready` condition is true.
+    #[schemars(extend("format" = "int32"))]
     pub ready: u32,
 }

@@ -1,0 +1,72 @@
+//! The bundle's ConfigMaps.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::{Api, Client};
+use serde_json::json;
+
+use super::slots::owner;
+use crate::api::names::{
+    BUNDLE_SHA256_ANNOTATION, CA_CRT, TRUST_DOMAIN_LABEL, bundle_config_map_name,
+};
+use crate::decide::bundle::BundleWrite;
+use crate::identity::Domain;
+use crate::sign::Chain;
+use crate::wire::WireError;
+
+/// Does one write to a bundle ConfigMap.
+///
+/// # Errors
+/// When the API server did not take it, or a ConfigMap of that name is not ours: creating it then
+/// conflicts, and it is left alone.
+pub async fn write(
+    client: &Client,
+    domain: &Domain,
+    chain: &Chain,
+    write: &BundleWrite,
+) -> Result<(), WireError> {
+    let name = bundle_config_map_name(&domain.name);
+    let api = |namespace: &str| Api::<ConfigMap>::namespaced(client.clone(), namespace);
+    match write {
+        BundleWrite::Create { namespace } => {
+            let config_map = config_map(domain, chain, &name, None);
+            api(namespace).create(&PostParams::default(), &config_map).await?;
+        }
+        BundleWrite::Replace { namespace, resource_version } => {
+            let config_map = config_map(domain, chain, &name, Some(resource_version));
+            api(namespace).replace(&name, &PostParams::default(), &config_map).await?;
+        }
+        BundleWrite::Delete { namespace, resource_version } => {
+            let preconditions =
+                Preconditions { resource_version: Some(resource_version.clone()), uid: None };
+            let params = DeleteParams::default().preconditions(preconditions);
+            match api(namespace).delete(&name, &params).await.map_err(WireError::from) {
+                Ok(_) | Err(WireError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn config_map(
+    domain: &Domain,
+    chain: &Chain,
+    name: &str,
+    resource_version: Option<&str>,
+) -> ConfigMap {
+    let metadata = json!({
+        "name": name,
+        "resourceVersion": resource_version,
+        "labels": {TRUST_DOMAIN_LABEL: domain.name},
+        "annotations": {BUNDLE_SHA256_ANNOTATION: chain.facts.bundle.to_string()},
+        "ownerReferences": [owner(domain)],
+    });
+    ConfigMap {
+        metadata: serde_json::from_value(metadata).expect("these are the fields of ObjectMeta"),
+        data: Some(BTreeMap::from([(CA_CRT.to_owned(), chain.bundle_pem.clone())])),
+        ..ConfigMap::default()
+    }
+}

@@ -1,0 +1,73 @@
+//! CA Secrets: immutable, one a CA, never overwritten.
+
+use kube::Client;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use zeroize::Zeroizing;
+
+use crate::api::SlotKind;
+use crate::api::names::{SLOT_KIND_LABEL, TLS_CRT, TLS_KEY, TRUST_DOMAIN_LABEL};
+use crate::decide::slots::SlotOrder;
+use crate::identity::Domain;
+use crate::sign::Slot;
+use crate::wire::{self, WireError, base64};
+use crate::x509::write_pem;
+
+/// Keeps a new CA. It goes with its TrustDomain.
+///
+/// # Errors
+/// A conflict where a Secret of that name exists: another replica, or this one before a crash,
+/// was first, and its CA is the one that counts.
+pub async fn create(
+    client: &Client,
+    namespace: &str,
+    domain: &Domain,
+    order: &SlotOrder,
+    slot: &Slot,
+) -> Result<(), WireError> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Body<'a> {
+        api_version: &'static str,
+        kind: &'static str,
+        r#type: &'static str,
+        immutable: bool,
+        metadata: serde_json::Value,
+        data: BTreeMap<&'a str, Zeroizing<String>>,
+    }
+    let kind = match order.kind {
+        SlotKind::Root => "root",
+        SlotKind::Issuing => "issuing",
+    };
+    let body = Body {
+        api_version: "v1",
+        kind: "Secret",
+        r#type: "kubernetes.io/tls",
+        immutable: true,
+        metadata: serde_json::json!({
+            "name": order.name,
+            "labels": {TRUST_DOMAIN_LABEL: domain.name, SLOT_KIND_LABEL: kind},
+            "ownerReferences": [owner(domain)],
+        }),
+        data: BTreeMap::from([
+            (TLS_CRT, base64(write_pem([&slot.certificate]).as_bytes())),
+            (TLS_KEY, base64(slot.key.to_pem().as_bytes())),
+        ]),
+    };
+    // An RSA-4096 key and certificate come to 7 kB.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(32 * 1024));
+    serde_json::to_writer(&mut *bytes, &body).expect("plain data can be written to memory");
+    wire::create_secret(client, namespace, bytes).await.map(drop)
+}
+
+/// A reference to the TrustDomain, so that what belongs to it goes with it.
+pub(super) fn owner(domain: &Domain) -> serde_json::Value {
+    serde_json::json!({
+        "apiVersion": "countersign.dev/v1alpha1",
+        "kind": "TrustDomain",
+        "name": domain.name,
+        "uid": domain.uid,
+        "controller": true,
+        "blockOwnerDeletion": false,
+    })
+}

@@ -1,0 +1,358 @@
+//! AgentIdentity: from its spec to a certificate in a Secret.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::{Context, Next, is_conflict, until};
+use crate::api::AgentIdentity;
+use crate::api::conditions::{READY, Reason};
+use crate::apply;
+use crate::decide::{
+    Admission, Content, IssueOrder, Plan, Ready, SecretState, Situation, Step, decide, schedule,
+};
+use crate::identity::{Identity, IdentityKey};
+use crate::observe::view::Object;
+use crate::observe::{Observed, StatusVersion, observe};
+use crate::sign::{SignError, sign};
+use crate::status::{self, Outcome};
+use crate::telemetry::{ControllerLabels, ErrorLabels, IssuanceLabels};
+use crate::watch::ObjectKey;
+use crate::wire::WireError;
+
+const CONTROLLER: &str = "identity";
+
+/// One turn of an identity; says when to come back.
+pub async fn run(context: &Context, key: &IdentityKey) -> Next {
+    if !(context.may_act)() {
+        return None;
+    }
+    let start = Instant::now();
+    let result = reconcile(context, key).await;
+    let labels = ControllerLabels { controller: CONTROLLER };
+    context.metrics.reconcile_seconds.get_or_create(&labels).observe(start.elapsed().as_secs_f64());
+    match result {
+        Ok(next) => {
+            context.memory.reset_failures(key);
+            next
+        }
+        Err(error) => Some(retry(context, key, &error)),
+    }
+}
+
+async fn reconcile(context: &Context, key: &IdentityKey) -> Result<Next, WireError> {
+    let now = (context.clock)();
+    let object = ObjectKey::new(&key.namespace, &key.name);
+    let Some(object) = context.view.identities.get(&object) else { return Ok(None) };
+
+    // 1. Understand the spec.
+    let (resource, current) = match &*object {
+        Object::Read(resource) => (resource, current_status(context, key, resource)),
+        Object::Unreadable { resource_version, generation, error } => {
+            let current =
+                StatusVersion { resource_version: resource_version.clone(), status: None };
+            let message = format!("the AgentIdentity cannot be read: {error}");
+            let status = status::build_invalid(*generation, None, message, now);
+            publish(context, key, resource_version.clone(), &current, status).await?;
+            return Ok(None);
+        }
+    };
+    if resource.metadata.deletion_timestamp.is_some() {
+        return Ok(None);
+    }
+    let mirrored = resource.metadata.resource_version.clone().unwrap_or_default();
+    let identity = match Identity::parse(resource) {
+        Ok(identity) => identity,
+        Err(error) => {
+            let generation = resource.metadata.generation.unwrap_or_default();
+            let previous = current.status.as_deref();
+            let status = status::build_invalid(generation, previous, error.to_string(), now);
+            if publish(context, key, mirrored, &current, status).await? {
+                let reason = Reason::InvalidSpec.as_str();
+                context.tell(&**resource, true, reason, "Parse", error.to_string());
+            }
+            return Ok(None);
+        }
+    };
+
+    // 2. Observe.
+    let observed =
+        observe(&context.client, &context.view, &context.memory, &identity, current).await?;
+
+    // 3. Decide.
+    let plan = decide(&Situation {
+        identity: &identity,
+        admission: &observed.admission,
+        secret: &observed.secret,
+        former_secret: observed.former_secret.as_deref(),
+        previous: observed.previous(),
+        now,
+    });
+
+    // 4. and 5. Sign and apply.
+    let performed = perform(context, &identity, resource, &observed, &plan, now).await?;
+    let outcome = match performed {
+        Performed::Wait(wait) => return Ok(Some(wait)),
+        Performed::KeyPending => return Ok(None),
+        Performed::Done(outcome) => outcome,
+    };
+    if let (Some(name), Outcome::Issued(_) | Outcome::Quiet(Ready::Yes { .. })) =
+        (&plan.remove, &outcome)
+    {
+        remove_former(context, key, name).await?;
+    }
+
+    // 6. Status.
+    let status = status::build(&identity, &observed, &outcome, now);
+    let attempts = status.failed_attempts.unwrap_or_default();
+    announce(context, resource, &observed, &plan, &outcome);
+    let next = next_turn(&identity, &observed, &plan, &outcome, attempts, now);
+    publish(context, key, mirrored, &observed.status, status).await?;
+    Ok(next)
+}
+
+/// What the API server holds, as far as this replica knows.
+fn current_status(context: &Context, key: &IdentityKey, resource: &AgentIdentity) -> StatusVersion {
+    let seen = StatusVersion {
+        resource_version: resource.metadata.resource_version.clone().unwrap_or_default(),
+        status: resource.status.clone().map(Arc::new),
+    };
+    context.memory.status(key, seen)
+}
+
+enum Performed {
+    Done(Outcome),
+    /// The turn for a write that is paced has not come.
+    Wait(Duration),
+    /// The key is being made; whoever makes it wakes the identity.
+    KeyPending,
+}
+
+/// Does what was planned. Only what a status could not speak of is an error.
+async fn perform(
+    context: &Context,
+    identity: &Identity,
+    resource: &AgentIdentity,
+    observed: &Observed,
+    plan: &Plan,
+    now: Timestamp,
+) -> Result<Performed, WireError> {
+    match &plan.step {
+        Step::Nothing => Ok(Performed::Done(Outcome::Quiet(plan.ready.clone()))),
+        Step::Issue(order) => issue(context, identity, resource, observed, plan, order).await,
+        Step::Adjust { rewrite_bundle } => {
+            if *rewrite_bundle
+                && let Some(wait) = context.bundle_pace.wait(identity.key.clone(), now)
+            {
+                return Ok(Performed::Wait(wait));
+            }
+            let (SecretState::Ours(ours), Some(authority)) =
+                (&observed.secret, &observed.authority)
+            else {
+                return Ok(Performed::Done(Outcome::Quiet(plan.ready.clone())));
+            };
+            let Content::Read(facts) = &ours.content else {
+                return Ok(Performed::Done(Outcome::Quiet(plan.ready.clone())));
+            };
+            let chain = authority.chain();
+            let bundle = rewrite_bundle.then_some(chain);
+            let (client, memory) = (&context.client, &context.memory);
+            let adjusted =
+                apply::adjust(client, memory, identity, ours, facts, &chain.facts, bundle).await;
+            written(plan, adjusted.map(|_| Outcome::Quiet(plan.ready.clone()))).map(Performed::Done)
+        }
+    }
+}
+
+async fn issue(
+    context: &Context,
+    identity: &Identity,
+    resource: &AgentIdentity,
+    observed: &Observed,
+    plan: &Plan,
+    order: &IssueOrder,
+) -> Result<Performed, WireError> {
+    let Some(authority) = &observed.authority else {
+        return Ok(Performed::Done(Outcome::Quiet(plan.ready.clone())));
+    };
+    let start = Instant::now();
+    let prepared = match context.forge.key(&identity.key, identity.algorithm) {
+        Ok(None) => return Ok(Performed::KeyPending),
+        Ok(Some(key)) => sign(&**authority, identity, order, key, (context.clock)()).await,
+        Err(error) => Err(SignError::from(error)),
+    };
+    context.metrics.sign_seconds.observe(start.elapsed().as_secs_f64());
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            count(context, order, "sign_failed");
+            return Ok(Performed::Done(Outcome::Failed {
+                reason: Reason::SigningFailed,
+                message: format!("signing failed: {error}"),
+                standing: plan.ready.clone(),
+            }));
+        }
+    };
+    let (client, memory) = (&context.client, &context.memory);
+    let applied =
+        apply::issue(client, memory, identity, &order.profile, &observed.secret, prepared).await;
+    match &applied {
+        Ok(applied) => {
+            count(context, order, "issued");
+            let (action, leaf) = (issue_action(observed), &applied.leaf);
+            let (serial, until) = (&leaf.serial, leaf.not_after);
+            tracing::info!(identity = %identity.key, spiffe_id = %order.profile.spiffe_id,
+                serial, reason = %order.reason, %until, "{action}");
+            let note = format!(
+                "certificate {serial} for {} is good until {until} ({}: {})",
+                order.profile.spiffe_id, order.reason, order.message
+            );
+            context.tell(resource, false, action, "Issue", note);
+        }
+        Err(error) if is_conflict(error) => count(context, order, "conflict"),
+        Err(_) => count(context, order, "write_failed"),
+    }
+    written(plan, applied.map(|applied| Outcome::Issued(applied.leaf))).map(Performed::Done)
+}
+
+/// A refusal is news for the status. Everything else is not known to have failed, or would keep
+/// the status from being written too.
+fn written(plan: &Plan, result: Result<Outcome, WireError>) -> Result<Outcome, WireError> {
+    match result {
+        Err(error @ WireError::Refused { .. }) => Ok(Outcome::Failed {
+            reason: Reason::WriteFailed,
+            message: format!("the Secret could not be written: {error}"),
+            standing: plan.ready.clone(),
+        }),
+        other => other,
+    }
+}
+
+fn issue_action(observed: &Observed) -> &'static str {
+    match &observed.secret {
+        SecretState::Ours(ours) if matches!(ours.content, Content::Read(_)) => "Renewed",
+        _ => "Issued",
+    }
+}
+
+fn count(context: &Context, order: &IssueOrder, result: &'static str) {
+    let labels = IssuanceLabels { reason: order.reason.as_str(), result };
+    context.metrics.issuances.get_or_create(&labels).inc();
+}
+
+async fn remove_former(context: &Context, key: &IdentityKey, name: &str) -> Result<(), WireError> {
+    use k8s_openapi::api::core::v1::Secret;
+    use kube::api::{Api, DeleteParams, Preconditions};
+    let seen = context.view.secrets.get(&ObjectKey::new(&key.namespace, name));
+    let Some(seen) = seen else { return Ok(()) };
+    let preconditions =
+        Preconditions { resource_version: Some(seen.resource_version.clone()), uid: None };
+    let api = Api::<Secret>::namespaced(context.client.clone(), &key.namespace);
+    let params = DeleteParams::default().preconditions(preconditions);
+    match api.delete(name, &params).await.map_err(WireError::from) {
+        Ok(_) | Err(WireError::NotFound(_)) => {
+            tracing::info!(identity = %key, secret = name, "the Secret of the former name is deleted");
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Tells of what went wrong, once a failure or a change, not once a look.
+fn announce(
+    context: &Context,
+    resource: &AgentIdentity,
+    observed: &Observed,
+    plan: &Plan,
+    outcome: &Outcome,
+) {
+    let (reason, message) = match outcome {
+        Outcome::Failed { reason, message, .. } => (reason, message),
+        Outcome::Quiet(Ready::No { reason, message }) if !already_said(observed, message) => {
+            (reason, message)
+        }
+        _ => return,
+    };
+    let identity = resource.metadata.name.as_deref().unwrap_or_default();
+    let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
+    tracing::warn!(identity = format!("{namespace}/{identity}"), %reason, "{message}");
+    let action = if matches!(plan.step, Step::Nothing) { "Check" } else { "Issue" };
+    context.tell(resource, true, reason.as_str(), action, message.clone());
+}
+
+fn already_said(observed: &Observed, message: &str) -> bool {
+    observed.previous().is_some_and(|status| {
+        status.conditions.iter().any(|c| c.type_ == READY && c.message == message)
+    })
+}
+
+fn next_turn(
+    identity: &Identity,
+    observed: &Observed,
+    plan: &Plan,
+    outcome: &Outcome,
+    attempts: u32,
+    now: Timestamp,
+) -> Next {
+    match outcome {
+        Outcome::Issued(leaf) => Some(until(schedule::renew_at(identity, leaf), now)),
+        Outcome::Failed { .. } => {
+            let pause = schedule::retry_after(attempts, life_left(&observed.secret, now));
+            Some(pause.try_into().unwrap_or_default())
+        }
+        Outcome::Quiet(_) => match (&observed.secret, &observed.admission) {
+            // A foreign Secret has no label that would tell of its end: look again now and then.
+            (SecretState::Foreign(_), Admission::Admitted { .. }) => Some(FOREIGN_SECRET_CHECK),
+            _ => plan.next_check.map(|moment| until(moment, now)),
+        },
+    }
+}
+
+const FOREIGN_SECRET_CHECK: Duration = Duration::from_secs(60);
+
+fn life_left(secret: &SecretState, now: Timestamp) -> Option<jiff::SignedDuration> {
+    match secret {
+        SecretState::Ours(ours) => match &ours.content {
+            Content::Read(facts) => Some(facts.leaf.not_after.duration_since(now)),
+            Content::Unreadable(_) => None,
+        },
+        SecretState::Absent | SecretState::Foreign(_) => None,
+    }
+}
+
+async fn publish(
+    context: &Context,
+    key: &IdentityKey,
+    mirrored: String,
+    current: &StatusVersion,
+    status: crate::api::AgentIdentityStatus,
+) -> Result<bool, WireError> {
+    match status::publish(&context.client, &context.memory, key, mirrored, current, status).await {
+        // It was deleted meanwhile.
+        Err(WireError::NotFound(_)) => Ok(false),
+        other => other,
+    }
+}
+
+/// Counts an error and says when to try again. A first conflict is tried again at once, with a
+/// fresh look: somebody wrote between our look and our write.
+fn retry(context: &Context, key: &IdentityKey, error: &WireError) -> Duration {
+    let labels = ErrorLabels { controller: CONTROLLER, kind: error.kind() };
+    context.metrics.reconcile_errors.get_or_create(&labels).inc();
+    context.memory.doubt(key);
+    let failures = context.memory.count_failure(key);
+    if failures == 1 && is_conflict(error) {
+        tracing::debug!(identity = %key, %error, "looking again");
+        return Duration::ZERO;
+    }
+    let object = ObjectKey::new(&key.namespace, &key.name);
+    let not_after = context.view.identities.get(&object).and_then(|object| match &*object {
+        Object::Read(resource) => Some(resource.status.as_ref()?.certificate.as_ref()?.not_after.0),
+        Object::Unreadable { .. } => None,
+    });
+    let life_left = not_after.map(|end| end.duration_since((context.clock)()));
+    let pause = schedule::retry_after(failures, life_left);
+    tracing::warn!(identity = %key, %error, failures, retry_in = %pause, "not done");
+    pause.try_into().unwrap_or_default()
+}

@@ -1,0 +1,264 @@
+//! The watches: what each resource wakes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use kube::api::{ListParams, PartialObjectMeta};
+use kube::core::DeserializeGuard;
+use kube::runtime::watcher::{self, Config, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Api, ResourceExt};
+
+use super::Context;
+use crate::api::names::{IDENTITY_LABEL, TRUST_DOMAIN_LABEL};
+use crate::api::{AgentIdentity, TrustDomain};
+use crate::identity::IdentityKey;
+use crate::observe::identity_of_secret;
+use crate::observe::view::{Object, SecretFacts, SlotVersion, bundle_facts, namespace_facts};
+use crate::telemetry::ResourceLabels;
+use crate::watch::census::Member;
+use crate::watch::pods::{Pod, PodFacts};
+use crate::watch::{Change, ObjectKey, drive};
+
+/// Keeps every mirror up to date, and wakes whom each change concerns. Does not end by itself.
+pub async fn run(context: Arc<Context>) {
+    let context = &*context;
+    tokio::join!(
+        trust_domains(context),
+        namespaces(context),
+        slots(context),
+        bundles(context),
+        secrets(context),
+        identities(context),
+        pods(context),
+    );
+}
+
+async fn follow<K: kube::Resource>(
+    context: &Context,
+    resource: &'static str,
+    stream: impl Stream<Item = Result<Event<K>, watcher::Error>>,
+    take: impl FnMut(Event<K>),
+) {
+    let labels = ResourceLabels { resource };
+    let errors = context.metrics.watch_errors.get_or_create(&labels).clone();
+    drive(resource, errors, stream.default_backoff(), take).await;
+}
+
+async fn trust_domains(context: &Context) {
+    let api = Api::<DeserializeGuard<TrustDomain>>::all(context.client.clone());
+    follow(context, "trustdomains", watch(api, Config::default()), |event| {
+        for change in context.view.trust_domains.take(event, |object| Some(Object::of(object))) {
+            let (Change::Set { key, .. } | Change::Gone { key, .. }) = change;
+            // Which is the default, and which domain is taken, concerns the others too.
+            for (other, _) in context.view.trust_domains.all() {
+                context.trust_domains.wake(other.name);
+            }
+            context.trust_domains.wake(key.name);
+        }
+    })
+    .await;
+}
+
+async fn namespaces(context: &Context) {
+    let api = Api::<PartialObjectMeta<Namespace>>::all(context.client.clone());
+    let stream = watch(api, Config::default());
+    follow(context, "namespaces", stream, |event| {
+        let project = |namespace: PartialObjectMeta<Namespace>| Some(namespace_facts(namespace));
+        for change in context.view.namespaces.take(event, project) {
+            let (Change::Set { key, .. } | Change::Gone { key, .. }) = change;
+            for (trust_domain, _) in context.view.trust_domains.all() {
+                context.trust_domains.wake(trust_domain.name);
+            }
+            // Its labels may decide whether its identities are served.
+            for (identity, _) in context.view.identities.all() {
+                if identity.namespace == key.name {
+                    context.identities.wake(identity_key(identity));
+                }
+            }
+        }
+    })
+    .await;
+}
+
+async fn slots(context: &Context) {
+    let api = Api::<PartialObjectMeta<Secret>>::namespaced(
+        context.client.clone(),
+        &context.view.namespace,
+    );
+    let stream = watch(api, Config::default().labels(TRUST_DOMAIN_LABEL));
+    follow(context, "secrets", stream, |event| {
+        let project = |secret: PartialObjectMeta<Secret>| {
+            Some(SlotVersion {
+                trust_domain: secret.labels().get(TRUST_DOMAIN_LABEL)?.clone(),
+                resource_version: secret.resource_version().unwrap_or_default(),
+            })
+        };
+        for change in context.view.slots.take(event, project) {
+            let (Change::Set { new: version, .. } | Change::Gone { old: version, .. }) = change;
+            context.trust_domains.wake(version.trust_domain.clone());
+        }
+    })
+    .await;
+}
+
+async fn bundles(context: &Context) {
+    let api = Api::<ConfigMap>::all(context.client.clone());
+    let stream = watch(api, Config::default().labels(TRUST_DOMAIN_LABEL));
+    follow(context, "configmaps", stream, |event| {
+        for change in context.view.bundles.take(event, |object| Some(bundle_facts(object))) {
+            let (Change::Set { key, .. } | Change::Gone { key, .. }) = change;
+            if let Some(trust_domain) = key.name.strip_prefix("countersign-trust-") {
+                context.trust_domains.wake(trust_domain.to_owned());
+            }
+        }
+    })
+    .await;
+}
+
+async fn secrets(context: &Context) {
+    let api = Api::<PartialObjectMeta<Secret>>::all(context.client.clone());
+    let stream = watch(api, Config::default().labels(IDENTITY_LABEL));
+    let mut listed_before = false;
+    follow(context, "secrets", stream, |event| {
+        let relisted =
+            matches!(event, Event::InitDone) && std::mem::replace(&mut listed_before, true);
+        for change in context.view.secrets.take(event, |secret| Some(SecretFacts::of(secret))) {
+            let (facts, version) = match &change {
+                Change::Set { new, .. } => (new, Some(new.resource_version.as_str())),
+                Change::Gone { old, .. } => (old, None),
+            };
+            let (Change::Set { key, .. } | Change::Gone { key, .. }) = &change;
+            let Some(identity) = identity_of_secret(key, facts) else { continue };
+            context.memory.confirm_secret(&identity, version);
+            // What this replica wrote itself is no news.
+            if version.is_none_or(|version| context.memory.content(&identity, version).is_none()) {
+                context.identities.wake(identity);
+            }
+        }
+        if relisted {
+            for identity in context.memory.give_up_waiting() {
+                context.identities.wake(identity);
+            }
+        }
+    })
+    .await;
+}
+
+async fn identities(context: &Context) {
+    // Claims cannot be told before the trust domains are known.
+    context.view.domains.wait_until_loaded().await;
+    let api = Api::<DeserializeGuard<AgentIdentity>>::all(context.client.clone());
+    follow(context, "agentidentities", watch(api, Config::default()), |event| {
+        for change in context.view.identities.take(event, |object| Some(Object::of(object))) {
+            take_identity(context, change);
+        }
+    })
+    .await;
+}
+
+fn take_identity(context: &Context, change: Change<Object<AgentIdentity>>) {
+    match change {
+        Change::Gone { key, old } => {
+            let key = identity_key(key);
+            context.memory.forget(&key);
+            context.forge.forget(&key);
+            context.wake(context.view.census.remove(&key));
+            drop(old);
+        }
+        Change::Set { key, old, new } => {
+            let key = identity_key(key);
+            if is_another(old.as_deref(), &new) {
+                context.memory.forget(&key);
+            }
+            let member = match &*new {
+                Object::Read(resource) => Member::of(resource),
+                Object::Unreadable { .. } => Member::default(),
+            };
+            let concerned =
+                context.view.census.set(key.clone(), Arc::new(member), &context.view.domains);
+            for (namespace, account) in &concerned.accounts {
+                if context.view.pod_index.is_unread(namespace, account) {
+                    context.pod_reads.wake((namespace.clone(), account.clone()));
+                }
+            }
+            context.wake(concerned);
+            // A status that this replica wrote is no news.
+            if !context.memory.wrote_status(&key, new.resource_version()) {
+                context.identities.wake(key);
+            }
+        }
+    }
+}
+
+/// True if and only if the object was deleted and made again under the same name.
+fn is_another(old: Option<&Object<AgentIdentity>>, new: &Object<AgentIdentity>) -> bool {
+    match (old, new) {
+        (Some(Object::Read(old)), Object::Read(new)) => old.metadata.uid != new.metadata.uid,
+        _ => false,
+    }
+}
+
+async fn pods(context: &Context) {
+    // Which pods matter cannot be told before the identities are known.
+    context.view.identities.wait_until_ready().await;
+    let api = Api::<Pod>::all(context.client.clone());
+    follow(context, "pods", watch(api, Config::default()), |event| {
+        let changes = context.view.pods.take(event, |pod| keep(context, pod));
+        take_pods(context, changes);
+    })
+    .await;
+}
+
+/// What is kept of a pod: nothing where its ServiceAccount has no identity and it carries no label
+/// of ours, except that the ServiceAccount has pods.
+fn keep(context: &Context, pod: Pod) -> Option<PodFacts> {
+    let namespace = pod.namespace().unwrap_or_default();
+    let facts = PodFacts::of(pod)?;
+    let account = facts.service_account.clone();
+    if facts.is_marked() || !context.view.census.of_account(&namespace, &account).is_empty() {
+        return Some(facts);
+    }
+    context.view.pod_index.note_unread(namespace, account);
+    None
+}
+
+fn take_pods(context: &Context, changes: Vec<Change<PodFacts>>) {
+    for change in changes {
+        let (namespace, account) = context.view.pod_index.take(&change);
+        context.recount_pods(&namespace, &account);
+        if let Change::Set { key, .. } = change {
+            context.pods.wake(key);
+        }
+    }
+}
+
+/// Reads the pods of a ServiceAccount that has got its first identity, which were not kept while
+/// it had none.
+pub async fn read_pods(context: &Context, account: &(String, String)) -> super::Next {
+    let (namespace, name) = account;
+    let api = Api::<Pod>::namespaced(context.client.clone(), namespace);
+    let params = ListParams::default().fields(&format!("spec.serviceAccountName={name}"));
+    match api.list(&params).await {
+        Ok(list) => {
+            context.view.pod_index.note_read(namespace, name);
+            for pod in list.items {
+                let key = ObjectKey::of(&pod);
+                if let Some(facts) = PodFacts::of(pod) {
+                    take_pods(context, context.view.pods.put_if_absent(key, facts));
+                }
+            }
+            None
+        }
+        Err(error) => {
+            tracing::warn!(namespace, account = name, %error, "its pods could not be listed");
+            Some(Duration::from_secs(5))
+        }
+    }
+}
+
+fn identity_key(key: ObjectKey) -> IdentityKey {
+    IdentityKey { namespace: key.namespace, name: key.name }
+}

@@ -1,0 +1,17 @@
+//! From what was observed and `now` to a plan. Pure and total: no client, no clock, no randomness.
+//!
+//! All that can fail about a spec has failed in [`crate::identity`]; what is left always comes to
+//! a plan, even if the plan is to do nothing and to say why.
+
+pub mod bundle;
+pub mod checks;
+pub mod leaf;
+pub mod observed;
+pub mod pods;
+pub mod schedule;
+pub mod slots;
+
+pub use leaf::{IssueOrder, LeafProfile, Plan, Ready, Step, decide};
+pub use observed::{
+    Admission, AuthorityFacts, Content, ContentFacts, Meta, OurSecret, SecretState, Situation,
+};

@@ -1,0 +1,76 @@
+//! Which namespaces get the bundle, lose it, or could not be reached.
+
+use std::collections::BTreeMap;
+
+use crate::identity::Domain;
+use crate::x509::Sha256;
+
+/// A namespace, as far as the bundle is concerned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamespaceFacts {
+    pub labels: BTreeMap<String, String>,
+    /// Nothing can be created in a namespace that is going away.
+    pub terminating: bool,
+}
+
+/// Our ConfigMap in a namespace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BundleFacts {
+    pub resource_version: String,
+    /// SHA-256 of its `ca.crt`; None where it has none, or anything besides.
+    pub sha256: Option<Sha256>,
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BundleWrite {
+    Create { namespace: String },
+    Replace { namespace: String, resource_version: String },
+    Delete { namespace: String, resource_version: String },
+}
+
+impl BundleWrite {
+    /// The namespace that is written to.
+    pub fn namespace(&self) -> &str {
+        match self {
+            BundleWrite::Create { namespace }
+            | BundleWrite::Replace { namespace, .. }
+            | BundleWrite::Delete { namespace, .. } => namespace,
+        }
+    }
+}
+
+/// What to write so that every selected namespace holds the bundle, and no other does.
+pub fn decide(
+    domain: &Domain,
+    bundle: Sha256,
+    namespaces: &BTreeMap<String, NamespaceFacts>,
+    found: &BTreeMap<String, BundleFacts>,
+) -> Vec<BundleWrite> {
+    let selected = |name: &str| {
+        namespaces
+            .get(name)
+            .is_some_and(|n| !n.terminating && domain.bundle_namespaces.matches(&n.labels))
+    };
+    let wanted = namespaces.keys().filter(|name| selected(name)).filter_map(|name| {
+        let namespace = name.clone();
+        match found.get(name) {
+            None => Some(BundleWrite::Create { namespace }),
+            Some(facts) if facts.sha256 != Some(bundle) => Some(BundleWrite::Replace {
+                namespace,
+                resource_version: facts.resource_version.clone(),
+            }),
+            Some(_) => None,
+        }
+    });
+    // A namespace that is gone or going takes its ConfigMap along.
+    let unwanted = found.iter().filter(|(name, _)| {
+        namespaces.get(*name).is_some_and(|n| !n.terminating) && !selected(name)
+    });
+    wanted
+        .chain(unwanted.map(|(name, facts)| BundleWrite::Delete {
+            namespace: name.clone(),
+            resource_version: facts.resource_version.clone(),
+        }))
+        .collect()
+}

@@ -1,0 +1,186 @@
+//! What this replica has read and written itself, for as long as its watches have not told of it.
+//!
+//! A watch is always a little behind. Without this, each write would be followed by a look at the
+//! world from before it, and a second certificate. Nothing here outlives the process, and nothing
+//! here is needed for correctness: every write carries the resourceVersion it was decided on.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::view::SecretFacts;
+use crate::api::AgentIdentityStatus;
+use crate::decide::Content;
+use crate::identity::IdentityKey;
+
+/// The status of an AgentIdentity, and the version of the object that holds it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StatusVersion {
+    pub resource_version: String,
+    pub status: Option<Arc<AgentIdentityStatus>>,
+}
+
+/// What this replica remembers of each identity.
+#[derive(Debug, Default)]
+pub struct Memory(Mutex<HashMap<IdentityKey, Recollection>>);
+
+#[derive(Debug, Default)]
+struct Recollection {
+    /// A version of the Secret, and what it holds.
+    content: Option<(String, Arc<Content>)>,
+    written_secret: Option<Written<SecretFacts>>,
+    written_status: Option<Written<StatusVersion>>,
+    /// A write was refused because the world is not as the mirrors have it: read before deciding.
+    doubt: bool,
+    failures: u32,
+}
+
+/// A write that the watch has not told of yet.
+#[derive(Debug)]
+struct Written<T> {
+    name: String,
+    /// The version that it replaced; None where there was nothing.
+    replaced: Option<String>,
+    now: T,
+}
+
+impl Memory {
+    /// The Secret's metadata as it must be now: what was written, or else what the mirror has.
+    /// The outer None means that only the API server knows.
+    pub fn secret(
+        &self,
+        identity: &IdentityKey,
+        name: &str,
+        seen: Option<Arc<SecretFacts>>,
+    ) -> Option<Option<SecretFacts>> {
+        let mut memory = self.lock();
+        let Some(recollection) = memory.get_mut(identity) else {
+            return Some(seen.map(|seen| (*seen).clone()));
+        };
+        if std::mem::take(&mut recollection.doubt) {
+            return None;
+        }
+        if let Some(written) = &recollection.written_secret {
+            let seen_version = seen.as_ref().map(|seen| &seen.resource_version);
+            if written.name == name && written.replaced.as_ref() == seen_version {
+                return Some(Some(written.now.clone()));
+            }
+        }
+        Some(seen.map(|seen| (*seen).clone()))
+    }
+
+    /// What that version of the Secret holds, if it has been read or written here.
+    pub fn content(&self, identity: &IdentityKey, resource_version: &str) -> Option<Content> {
+        let memory = self.lock();
+        let (version, content) = memory.get(identity)?.content.as_ref()?;
+        (version == resource_version).then(|| (**content).clone())
+    }
+
+    /// Remembers what a version of the Secret holds.
+    pub fn remember_content(&self, identity: &IdentityKey, version: &str, content: Content) {
+        let mut memory = self.lock();
+        memory.entry(identity.clone()).or_default().content =
+            Some((version.to_owned(), Arc::new(content)));
+    }
+
+    /// Remembers a Secret that was written in place of version `replaced`.
+    pub fn remember_secret(
+        &self,
+        identity: &IdentityKey,
+        name: &str,
+        replaced: Option<String>,
+        now: SecretFacts,
+        content: Content,
+    ) {
+        let mut memory = self.lock();
+        let recollection = memory.entry(identity.clone()).or_default();
+        recollection.content = Some((now.resource_version.clone(), Arc::new(content)));
+        recollection.written_secret = Some(Written { name: name.to_owned(), replaced, now });
+    }
+
+    /// The watch has told of a version of the Secret, or of its end: from now on it is believed.
+    pub fn confirm_secret(&self, identity: &IdentityKey, version: Option<&str>) {
+        let mut memory = self.lock();
+        let Some(recollection) = memory.get_mut(identity) else { return };
+        let told = recollection
+            .written_secret
+            .as_ref()
+            .is_some_and(|written| version.is_none_or(|v| v == written.now.resource_version));
+        if told {
+            recollection.written_secret = None;
+        }
+    }
+
+    /// The watch of Secrets was broken and has listed anew: whoever waits for word of a write may
+    /// wait for ever. Returns them; the mirror is believed from now on.
+    pub fn give_up_waiting(&self) -> Vec<IdentityKey> {
+        let mut memory = self.lock();
+        memory
+            .iter_mut()
+            .filter_map(|(key, r)| r.written_secret.take().map(|_| key.clone()))
+            .collect()
+    }
+
+    /// The status as it must be now: what was written, or else what the mirror has.
+    pub fn status(&self, identity: &IdentityKey, seen: StatusVersion) -> StatusVersion {
+        let mut memory = self.lock();
+        let Some(recollection) = memory.get_mut(identity) else { return seen };
+        match &recollection.written_status {
+            Some(written) if written.replaced.as_ref() == Some(&seen.resource_version) => {
+                written.now.clone()
+            }
+            _ => {
+                recollection.written_status = None;
+                seen
+            }
+        }
+    }
+
+    /// Remembers a status that was written in place of the version `replaced`, as the mirror has
+    /// it: of several writes in a row the mirror may have seen none.
+    pub fn remember_status(&self, identity: &IdentityKey, mirrored: String, now: StatusVersion) {
+        let mut memory = self.lock();
+        let written = Written { name: String::new(), replaced: Some(mirrored), now };
+        memory.entry(identity.clone()).or_default().written_status = Some(written);
+    }
+
+    /// True if and only if this version of the object is one that this replica made by writing
+    /// the status.
+    pub fn wrote_status(&self, identity: &IdentityKey, version: &str) -> bool {
+        let memory = self.lock();
+        let written = memory.get(identity).and_then(|r| r.written_status.as_ref());
+        written.is_some_and(|written| written.now.resource_version == version)
+    }
+
+    /// A write met another version than it was decided on: read before deciding again.
+    pub fn doubt(&self, identity: &IdentityKey) {
+        let mut memory = self.lock();
+        let recollection = memory.entry(identity.clone()).or_default();
+        recollection.doubt = true;
+        recollection.written_secret = None;
+    }
+
+    /// Counts a failure in a row, and returns how many there were.
+    pub fn count_failure(&self, identity: &IdentityKey) -> u32 {
+        let mut memory = self.lock();
+        let recollection = memory.entry(identity.clone()).or_default();
+        recollection.failures = recollection.failures.saturating_add(1);
+        recollection.failures
+    }
+
+    /// Ends a row of failures.
+    pub fn reset_failures(&self, identity: &IdentityKey) {
+        if let Some(recollection) = self.lock().get_mut(identity) {
+            recollection.failures = 0;
+        }
+    }
+
+    /// Forgets an identity that is gone.
+    pub fn forget(&self, identity: &IdentityKey) {
+        self.lock().remove(identity);
+    }
+
+    /// Every recollection is whole between calls, whoever panicked.
+    fn lock(&self) -> MutexGuard<'_, HashMap<IdentityKey, Recollection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

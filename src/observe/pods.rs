@@ -1,0 +1,53 @@
+//! How many pods carry an identity.
+
+use crate::api::names::IDENTITY_LABEL;
+use crate::decide::pods::{Candidate, claimant};
+use crate::identity::Identity;
+
+use super::View;
+
+/// The pods of an identity, counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodCounts {
+    /// Pods of the ServiceAccount that the selector matches.
+    pub matched: u32,
+    /// Those of them that carry this identity's label.
+    pub labelled: u32,
+    /// Those of them that another identity has the better claim to, and one such identity.
+    pub claimed_by_another: u32,
+    pub other: Option<String>,
+}
+
+impl PodCounts {
+    /// Counts an identity's pods.
+    pub fn of(view: &View, identity: &Identity) -> Self {
+        let (namespace, account) = (&identity.key.namespace, &identity.service_account);
+        let mut counts = PodCounts::default();
+        let pods = view.pod_index.of_account(namespace, account);
+        if pods.is_empty() {
+            return counts;
+        }
+        let members = view.census.candidates(namespace, account);
+        let candidates: Vec<Candidate<'_>> = members
+            .iter()
+            .filter_map(|(member, spiffe_id)| {
+                Some(Candidate { identity: member.identity.as_ref()?, spiffe_id })
+            })
+            .collect();
+        for pod in pods.iter().filter_map(|key| view.pods.get(key)) {
+            if !identity.selector.matches(&pod.labels) {
+                continue;
+            }
+            counts.matched += 1;
+            counts.labelled +=
+                u32::from(pod.labels.get(IDENTITY_LABEL) == Some(&identity.key.name));
+            if let Some(winner) = claimant(&pod.labels, &candidates)
+                && winner.identity.key != identity.key
+            {
+                counts.claimed_by_another += 1;
+                counts.other = Some(winner.identity.key.name.clone());
+            }
+        }
+        counts
+    }
+}

@@ -1,0 +1,127 @@
+//! The mirrors, and the projections that they keep.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use kube::ResourceExt;
+use kube::api::{ObjectMeta, PartialObjectMeta};
+use kube::core::DeserializeGuard;
+
+use crate::api::names::CA_CRT;
+use crate::api::{AgentIdentity, TrustDomain};
+use crate::decide::Meta;
+use crate::decide::bundle::{BundleFacts, NamespaceFacts};
+use crate::watch::Mirror;
+use crate::watch::census::Census;
+use crate::watch::domains::Domains;
+use crate::watch::pods::{PodFacts, PodIndex};
+use crate::x509::Sha256;
+
+/// Everything that is known without asking.
+#[derive(Default)]
+pub struct View {
+    /// The operator's own namespace.
+    pub namespace: String,
+    /// The cluster's DNS domain, such as `cluster.local`.
+    pub cluster_domain: String,
+    pub trust_domains: Mirror<Object<TrustDomain>>,
+    pub identities: Mirror<Object<AgentIdentity>>,
+    /// Secrets with our label, by metadata alone.
+    pub secrets: Mirror<SecretFacts>,
+    /// CA Secrets, by metadata alone.
+    pub slots: Mirror<SlotVersion>,
+    pub bundles: Mirror<BundleFacts>,
+    pub namespaces: Mirror<NamespaceFacts>,
+    pub pods: Mirror<PodFacts>,
+    pub pod_index: PodIndex,
+    pub census: Census,
+    pub domains: Domains,
+}
+
+/// A resource of ours as the API server sent it, which need not be one that we can read: a CRD
+/// may be newer than this program.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object<K> {
+    Read(Arc<K>),
+    Unreadable { resource_version: String, generation: i64, error: String },
+}
+
+/// What is kept of an identity's Secret.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SecretFacts {
+    pub resource_version: String,
+    pub meta: Meta,
+}
+
+/// What is kept of a CA Secret.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlotVersion {
+    pub trust_domain: String,
+    pub resource_version: String,
+}
+
+impl<K: kube::Resource> Object<K> {
+    /// The version of the object.
+    pub fn resource_version(&self) -> &str {
+        match self {
+            Object::Read(resource) => {
+                resource.meta().resource_version.as_deref().unwrap_or_default()
+            }
+            Object::Unreadable { resource_version, .. } => resource_version,
+        }
+    }
+
+    /// What is kept of a resource of ours: all of it, except who wrote which field.
+    pub fn of(guard: DeserializeGuard<K>) -> Self {
+        match guard.0 {
+            Ok(mut resource) => {
+                resource.meta_mut().managed_fields = None;
+                Object::Read(Arc::new(resource))
+            }
+            Err(invalid) => Object::Unreadable {
+                resource_version: invalid.metadata.resource_version.unwrap_or_default(),
+                generation: invalid.metadata.generation.unwrap_or_default(),
+                error: invalid.error,
+            },
+        }
+    }
+}
+
+impl SecretFacts {
+    /// What is kept of a Secret of which only metadata was sent.
+    pub fn of(secret: PartialObjectMeta<Secret>) -> Self {
+        SecretFacts::of_meta(&secret.metadata)
+    }
+
+    /// What is kept of a Secret's metadata.
+    pub fn of_meta(metadata: &ObjectMeta) -> Self {
+        let owner = metadata.owner_references.iter().flatten().find(|o| o.controller == Some(true));
+        SecretFacts {
+            resource_version: metadata.resource_version.clone().unwrap_or_default(),
+            meta: Meta {
+                labels: metadata.labels.clone().unwrap_or_default(),
+                annotations: metadata.annotations.clone().unwrap_or_default(),
+                owner: owner.map(|owner| owner.uid.clone()),
+            },
+        }
+    }
+}
+
+/// What is kept of a ConfigMap of ours: whether it holds the bundle and nothing else.
+pub fn bundle_facts(config_map: ConfigMap) -> BundleFacts {
+    let data = config_map.data.as_ref();
+    let alone = data.is_some_and(|data| data.len() == 1) && config_map.binary_data.is_none();
+    let sha256 = data
+        .filter(|_| alone)
+        .and_then(|data| data.get(CA_CRT))
+        .map(|bundle| Sha256::of(bundle.as_bytes()));
+    BundleFacts { resource_version: config_map.resource_version().unwrap_or_default(), sha256 }
+}
+
+/// What is kept of a namespace.
+pub fn namespace_facts(namespace: PartialObjectMeta<Namespace>) -> NamespaceFacts {
+    NamespaceFacts {
+        labels: namespace.labels().clone(),
+        terminating: namespace.metadata.deletion_timestamp.is_some(),
+    }
+}

@@ -1,0 +1,162 @@
+//! Numbers that are read when they are asked for: what the leader knows, and the process itself.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::controller::Context;
+
+/// The leader's knowledge, while this replica leads.
+#[derive(Clone, Default)]
+pub struct Stage(Arc<RwLock<Option<Arc<Context>>>>);
+
+impl Stage {
+    /// From now on these are the leader's numbers.
+    pub fn enter(&self, context: Arc<Context>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(context);
+    }
+
+    /// From now on there are none.
+    pub fn leave(&self) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl fmt::Debug for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stage")
+    }
+}
+
+impl Collector for Stage {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        process(&mut encoder)?;
+        let context = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(context) = context else { return Ok(()) };
+        identities(&mut encoder, &context)?;
+        certificates(&mut encoder, &context)?;
+        authorities(&mut encoder, &context)
+    }
+}
+
+fn identities(encoder: &mut DescriptorEncoder<'_>, context: &Context) -> Result<(), fmt::Error> {
+    let gauge = ConstGauge::new(0i64);
+    let mut metric = encoder.encode_descriptor(
+        "countersign_identities",
+        "AgentIdentities, by trust domain and whether they are ready",
+        None,
+        gauge.metric_type(),
+    )?;
+    for (trust_domain, (total, ready)) in context.view.census.counts() {
+        for (state, count) in [("true", ready), ("false", total - ready)] {
+            let labels = [("trust_domain", trust_domain.as_str()), ("ready", state)];
+            ConstGauge::new(i64::from(count)).encode(metric.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn certificates(encoder: &mut DescriptorEncoder<'_>, context: &Context) -> Result<(), fmt::Error> {
+    let mut lines = Vec::new();
+    context.view.census.for_each_schedule(|key, not_after, renew_at| {
+        lines.push((key.clone(), not_after.as_second(), renew_at.as_second()));
+    });
+    let gauge = ConstGauge::new(0i64);
+    for (name, help, is_end) in [
+        (
+            "countersign_certificate_expiration_timestamp_seconds",
+            "When a certificate ends, in seconds since 1970",
+            true,
+        ),
+        (
+            "countersign_certificate_renewal_timestamp_seconds",
+            "When a certificate is renewed, in seconds since 1970",
+            false,
+        ),
+    ] {
+        let mut metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+        for (key, not_after, renew_at) in &lines {
+            let labels = [("namespace", key.namespace.as_str()), ("name", key.name.as_str())];
+            let value = if is_end { *not_after } else { *renew_at };
+            ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn authorities(encoder: &mut DescriptorEncoder<'_>, context: &Context) -> Result<(), fmt::Error> {
+    let gauge = ConstGauge::new(0i64);
+    let mut ready = encoder.encode_descriptor(
+        "countersign_authority_ready",
+        "1 where a trust domain's CA signs, else 0",
+        None,
+        gauge.metric_type(),
+    )?;
+    let states = context.view.domains.all();
+    for state in &states {
+        let labels = [("trust_domain", state.domain.name.as_str())];
+        ConstGauge::new(i64::from(state.authority.is_ok()))
+            .encode(ready.encode_family(&labels)?)?;
+    }
+    drop(ready);
+    let mut end = encoder.encode_descriptor(
+        "countersign_authority_expiration_timestamp_seconds",
+        "When the first CA of a trust domain's chain ends, in seconds since 1970",
+        None,
+        gauge.metric_type(),
+    )?;
+    for state in &states {
+        if let Ok(authority) = &state.authority {
+            let labels = [("trust_domain", state.domain.name.as_str())];
+            let not_after = authority.chain().facts.not_after.as_second();
+            ConstGauge::new(not_after).encode(end.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// What Prometheus clients tell of every process, read from /proc. Silent where there is none.
+fn process(encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    if let Some(seconds) = cpu_seconds() {
+        let counter = ConstCounter::new(seconds);
+        let metric = encoder.encode_descriptor(
+            "process_cpu_seconds",
+            "User and system CPU time",
+            None,
+            counter.metric_type(),
+        )?;
+        counter.encode(metric)?;
+    }
+    if let Some(bytes) = resident_bytes() {
+        let gauge = ConstGauge::new(bytes);
+        let metric = encoder.encode_descriptor(
+            "process_resident_memory_bytes",
+            "Resident memory",
+            None,
+            gauge.metric_type(),
+        )?;
+        gauge.encode(metric)?;
+    }
+    Ok(())
+}
+
+/// The kernel counts in hundredths of a second for user space, on every architecture (USER_HZ).
+const TICKS_A_SECOND: f64 = 100.0;
+
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The program's name may hold spaces; it ends at the last parenthesis.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(ticks as f64 / TICKS_A_SECOND)
+}
+
+fn resident_bytes() -> Option<i64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<i64>().ok().map(|kilobytes| kilobytes * 1024)
+}

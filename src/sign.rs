@@ -1,0 +1,98 @@
+//! Keys and signatures. No client here: what is signed is handed on, whole and verified.
+//!
+//! The only user of randomness.
+
+pub mod authority;
+pub mod forge;
+pub mod formats;
+pub mod key;
+pub mod profile;
+pub mod slot;
+
+use jiff::Timestamp;
+
+use crate::api::conditions::IssueReason;
+use crate::decide::{IssueOrder, LeafProfile};
+use crate::identity::Identity;
+use crate::x509::{self, Leaf, Sha256, X509Error};
+
+pub use authority::{Authority, Chain, LocalAuthority};
+pub use formats::Files;
+pub use key::{KeyError, PrivateKey};
+pub use slot::Slot;
+
+/// A certificate that has been signed, verified, and not been written anywhere yet.
+#[derive(Debug)]
+pub struct Prepared {
+    pub reason: IssueReason,
+    pub leaf: Leaf,
+    /// SHA-256 of the issuing CA's certificate.
+    pub issuer: Sha256,
+    /// SHA-256 of `ca.crt`.
+    pub bundle: Sha256,
+    pub files: Files,
+}
+
+/// Why nothing was signed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignError {
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("the signature could not be made: {0}")]
+    Sign(String),
+    #[error("the system gave no random bytes")]
+    Random,
+    #[error("the key store could not be written: {0}")]
+    KeyStore(String),
+    #[error("the key is not the certificate's")]
+    KeyMismatch,
+    #[error("the CA changed since the decision; the next one will use the new CA")]
+    OtherAuthority,
+    #[error("what was signed does not hold and was thrown away: {0}")]
+    Unsound(String),
+    #[error(transparent)]
+    X509(#[from] X509Error),
+}
+
+/// Signs what was ordered for a new key, and judges it as a peer would before handing it on.
+pub async fn sign(
+    authority: &dyn Authority,
+    identity: &Identity,
+    order: &IssueOrder,
+    key: PrivateKey,
+    now: Timestamp,
+) -> Result<Prepared, SignError> {
+    let chain = authority.chain();
+    if chain.facts.issuer != order.profile.issuer {
+        return Err(SignError::OtherAuthority);
+    }
+    let certificate = authority.sign(&order.profile, &key).await?;
+    let leaf = x509::read_leaf(&certificate)?;
+    let presented = [certificate, chain.issuer.clone()];
+    x509::verify_chain(&presented, &chain.roots, now)?;
+    judge(&leaf, &order.profile, &key)?;
+    let files = formats::render(&presented, &key, &chain.bundle_pem, &identity.formats)?;
+    Ok(Prepared {
+        reason: order.reason,
+        leaf,
+        issuer: chain.facts.issuer,
+        bundle: chain.facts.bundle,
+        files,
+    })
+}
+
+/// Sees that a leaf says what was ordered, and nothing else.
+fn judge(leaf: &Leaf, profile: &LeafProfile, key: &PrivateKey) -> Result<(), SignError> {
+    let unsound = |what: &str| Err(SignError::Unsound(what.to_owned()));
+    if let Some(defect) = leaf.defect {
+        unsound(defect)
+    } else if leaf.public_key != key.public_key() {
+        unsound("it is for another key")
+    } else if leaf.uris != [profile.spiffe_id.as_str()] || leaf.dns_names != profile.dns_names {
+        unsound("it names somebody else")
+    } else if (leaf.not_before, leaf.not_after) != (profile.not_before, profile.not_after) {
+        unsound("its life is another")
+    } else {
+        Ok(())
+    }
+}
