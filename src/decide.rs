@@ -15,3 +15,6 @@ pub use leaf::{IssueOrder, LeafProfile, Plan, Ready, Step, decide};
 pub use observed::{
     Admission, AuthorityFacts, Content, ContentFacts, Meta, OurSecret, SecretState, Situation,
 };
+
+#[cfg(test)]
+mod tests;

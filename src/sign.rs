@@ -96,3 +96,6 @@ fn judge(leaf: &Leaf, profile: &LeafProfile, key: &PrivateKey) -> Result<(), Sig
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! What is signed is what was ordered, and holds up before a judge that shares no code with the
+//! signer.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::api::{AgentIdentity, CaKeyAlgorithm, ExtraFormat, KeyAlgorithm, TrustDomain};
+use crate::decide::slots::SlotOrder;
+use crate::decide::{Content, LeafProfile};
+use crate::identity::{Domain, Lifetime};
+use crate::observe::content;
+
+fn now() -> Timestamp {
+    "2026-11-24T12:00:00.5Z".parse().unwrap()
+}
+
+fn domain(algorithm: &str) -> Domain {
+    let resource: TrustDomain = serde_json::from_value(json!({
+        "metadata": {"name": "prod", "uid": "t", "creationTimestamp": "2026-11-24T09:00:00Z"},
+        "spec": {
+            "domain": "prod.example.com", "authority": {"selfSigned": {}},
+            "ca": {"keyAlgorithm": algorithm},
+        },
+    }))
+    .unwrap();
+    Domain::parse(&resource).unwrap()
+}
+
+fn order(kind: crate::api::SlotKind, hours: u64) -> SlotOrder {
+    SlotOrder {
+        kind,
+        name: "x".to_owned(),
+        life: Lifetime::from_seconds(hours * 3600),
+        parent: None,
+    }
+}
+
+fn authority(algorithm: &str) -> LocalAuthority {
+    use crate::api::SlotKind::{Issuing, Root};
+    let domain = domain(algorithm);
+    let root = Slot::make(&domain, &order(Root, 100), None, now()).unwrap();
+    let issuing = Slot::make(&domain, &order(Issuing, 200), Some(&root), now()).unwrap();
+    assert_eq!(issuing.ca.not_after, root.ca.not_after, "an issuing CA ends with its root");
+    assert_eq!(issuing.signed_by(Some(&root)), Some(root.ca.key_id.clone()));
+    issuing.into_authority(&root).unwrap()
+}
+
+fn identity(algorithm: &str) -> Identity {
+    let resource: AgentIdentity = serde_json::from_value(json!({
+        "metadata": {
+            "name": "planner", "namespace": "research", "uid": "u",
+            "creationTimestamp": "2026-11-24T10:00:00Z",
+        },
+        "spec": {
+            "serviceAccountName": "planner",
+            "dnsNames": ["planner.research.svc"],
+            "certificate": {"keyAlgorithm": algorithm},
+            "delivery": {"formats": ["CombinedPEM", "PKCS12", "EnvoySDS"]},
+        },
+    }))
+    .unwrap();
+    Identity::parse(&resource).unwrap()
+}
+
+fn issue_order(authority: &LocalAuthority, identity: &Identity) -> IssueOrder {
+    let id = domain("ECDSA-P256").spiffe_id(identity).unwrap();
+    IssueOrder {
+        reason: IssueReason::Missing,
+        message: String::new(),
+        profile: LeafProfile::new(identity, &id, &authority.chain().facts, now()).unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn every_algorithm_of_leaf_and_ca_makes_a_secret_that_is_read_back_whole() {
+    let leaves = ["ECDSA-P256", "ECDSA-P384", "Ed25519", "RSA-2048"];
+    for ca in ["ECDSA-P256", "ECDSA-P384", "RSA-3072"] {
+        let authority = authority(ca);
+        for algorithm in leaves {
+            let identity = identity(algorithm);
+            let order = issue_order(&authority, &identity);
+            let key = PrivateKey::generate(identity.algorithm).unwrap();
+            let prepared = sign(&authority, &identity, &order, key, now()).await.unwrap();
+            let data = prepared
+                .files
+                .iter()
+                .map(|(name, bytes)| (name.to_owned(), zeroize::Zeroizing::new(bytes.to_vec())))
+                .collect();
+            let Content::Read(facts) = content::read(&data) else { panic!("{ca} {algorithm}") };
+            assert!(facts.key_matches, "{ca} {algorithm}");
+            assert_eq!(facts.issuer, Some(authority.chain().facts.issuer));
+            assert_eq!(facts.bundle, Some(authority.chain().facts.bundle));
+            assert_eq!(facts.formats, identity.formats, "{ca} {algorithm}");
+            assert_eq!(facts.strays, BTreeSet::new());
+            assert_eq!(facts.leaf, prepared.leaf);
+            assert_eq!(facts.leaf.algorithm, Some(identity.algorithm));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_was_changed_makes_its_format_no_longer_whole() {
+    let authority = authority("ECDSA-P256");
+    let identity = identity("ECDSA-P256");
+    let order = issue_order(&authority, &identity);
+    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let prepared = sign(&authority, &identity, &order, key, now()).await.unwrap();
+    for (name, format) in [
+        ("tls-combined.pem", ExtraFormat::CombinedPem),
+        ("keystore.p12", ExtraFormat::Pkcs12),
+        ("keystore.password", ExtraFormat::Pkcs12),
+        ("envoy-identity.yaml", ExtraFormat::EnvoySds),
+        ("envoy-trust.yaml", ExtraFormat::EnvoySds),
+    ] {
+        let data = prepared
+            .files
+            .iter()
+            .map(|(file, bytes)| {
+                let mut bytes = bytes.to_vec();
+                if file == name {
+                    let middle = bytes.len() / 2;
+                    bytes[middle] ^= 1;
+                }
+                (file.to_owned(), zeroize::Zeroizing::new(bytes))
+            })
+            .collect();
+        let Content::Read(facts) = content::read(&data) else { panic!("{name}") };
+        assert!(!facts.formats.contains(&format), "{name}");
+        assert!(facts.strays.contains(name), "{name}");
+        assert_eq!(facts.formats.len(), 2, "{name}: the others are whole");
+    }
+}
+
+#[tokio::test]
+async fn an_authority_signs_only_what_was_decided_on_itself() {
+    let (authority, other) = (authority("ECDSA-P256"), authority("ECDSA-P256"));
+    let identity = identity("ECDSA-P256");
+    let order = issue_order(&authority, &identity);
+    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let refused = sign(&other, &identity, &order, key, now()).await.unwrap_err();
+    assert_eq!(refused, SignError::OtherAuthority);
+}
+
+#[tokio::test]
+async fn what_does_not_hold_is_thrown_away() {
+    let authority = authority("ECDSA-P256");
+    let identity = identity("ECDSA-P256");
+    let order = issue_order(&authority, &identity);
+    let key = || PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    // A clock that ran on between decision and signature: the leaf would be expired already.
+    let late = order.profile.not_after + SignedDuration::from_secs(1);
+    let refused = sign(&authority, &identity, &order, key(), late).await.unwrap_err();
+    assert!(matches!(refused, SignError::X509(_)), "{refused}");
+    let good = sign(&authority, &identity, &order, key(), now()).await.unwrap();
+    for change in [
+        |leaf: &mut Leaf| leaf.uris.push("spiffe://other/x".to_owned()),
+        |leaf: &mut Leaf| leaf.dns_names.clear(),
+        |leaf: &mut Leaf| leaf.not_after = leaf.not_after + SignedDuration::from_secs(1),
+        |leaf: &mut Leaf| leaf.public_key = Sha256::of(b"another"),
+        |leaf: &mut Leaf| leaf.defect = Some("it must not be a CA"),
+    ] {
+        let mut leaf = good.leaf.clone();
+        change(&mut leaf);
+        assert!(judge(&leaf, &order.profile, &key()).is_err(), "{leaf:?}");
+    }
+}
+
+#[tokio::test]
+async fn serial_numbers_are_128_random_bits() {
+    let authority = authority("ECDSA-P256");
+    let identity = identity("ECDSA-P256");
+    let order = issue_order(&authority, &identity);
+    let mut serials = BTreeSet::new();
+    for _ in 0..200 {
+        let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+        let serial = sign(&authority, &identity, &order, key, now()).await.unwrap().leaf.serial;
+        assert!(serial.len() <= 32, "{serial}");
+        serials.insert(serial);
+    }
+    assert_eq!(serials.len(), 200);
+    let leading: BTreeSet<char> = serials.iter().filter_map(|s| s.chars().next()).collect();
+    assert!(leading.len() > 8, "the first bits are random too: {leading:?}");
+}
+
+#[test]
+fn a_ca_secret_that_is_not_whole_is_refused_with_the_reason() {
+    let root =
+        Slot::make(&domain("ECDSA-P256"), &order(crate::api::SlotKind::Root, 1), None, now())
+            .unwrap();
+    let pem = x509::write_pem([&root.certificate]);
+    let key = root.key.to_pem();
+    assert!(Slot::read(pem.as_bytes(), key.as_bytes()).is_ok());
+    let other = PrivateKey::generate_for_ca(CaKeyAlgorithm::EcdsaP256).unwrap().to_pem();
+    for (sentence, certificate, key, part) in [
+        ("a foreign key", pem.as_str(), other.as_str(), "not the certificate's"),
+        ("no key", pem.as_str(), "", "cannot be read"),
+        ("no certificate", "", key.as_str(), "no certificate"),
+        ("a truncated certificate", &pem[..pem.len() / 2], key.as_str(), "PEM"),
+    ] {
+        let said = Slot::read(certificate.as_bytes(), key.as_bytes()).unwrap_err().to_string();
+        assert!(said.contains(part), "{sentence}: {said}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_are_too_odd_for_a_certificate(bytes in proptest::collection::vec(any::<u8>(), 0..400), at in 0usize..600, bit in 0u8..8) {
+        let der = rustls_pki_types::CertificateDer::from(bytes.clone());
+        let _ = (x509::read_leaf(&der), x509::read_ca(&der), x509::read_pem(&bytes));
+        // And one that nearly is one.
+        let root = Slot::make(&domain("ECDSA-P256"), &order(crate::api::SlotKind::Root, 1), None, now()).unwrap();
+        let mut bytes = root.certificate.to_vec();
+        let at = at % bytes.len();
+        bytes[at] ^= 1 << bit;
+        let der = rustls_pki_types::CertificateDer::from(bytes);
+        let _ = (x509::read_leaf(&der), x509::read_ca(&der));
+        prop_assert!(!x509::is_signed_by(&der, &root.certificate) || der != root.certificate);
+    }
+}
