@@ -53,7 +53,7 @@ install_packages() {
 
 # use_tools GROUP...: the programs of e2e/tools first in PATH.
 use_tools() {
-	"$CHECKOUT/e2e/tools/build.sh" "$@"
+	"$CHECKOUT/e2e/tools/build.sh" "$@" >/dev/null
 	PATH=$CHECKOUT/target/tools:$PATH
 }
 
@@ -65,8 +65,11 @@ use_docker() {
 	# Debian's docker.io has no BuildKit.
 	export DOCKER_BUILDKIT=0
 	if [[ $SYS_RESOURCE == withheld ]]; then
-		COUNTERSIGN_REAL_DOCKER=$(command -v docker)
-		export COUNTERSIGN_REAL_DOCKER
-		PATH=$KIND/docker-without-sys-resource:$PATH
+		# A script that another one called has the wrapper in its PATH already, and must not take it for the real one.
+		if [[ -z ${COUNTERSIGN_REAL_DOCKER:-} ]]; then
+			COUNTERSIGN_REAL_DOCKER=$(command -v docker)
+			export COUNTERSIGN_REAL_DOCKER
+			PATH=$KIND/docker-without-sys-resource:$PATH
+		fi
 	fi
 }

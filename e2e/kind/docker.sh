@@ -79,7 +79,7 @@ answers_or_died() { answers || ! kill -0 "$1" 2>/dev/null; }
 # withhold one, and then no privileged container starts at all. So try one: pause, asked for its version.
 probe_sys_resource() {
 	local context output
-	"$CHECKOUT/e2e/tools/build.sh" pause
+	"$CHECKOUT/e2e/tools/build.sh" pause >/dev/null
 	context=$(mktemp -d)
 	cp -L "$CHECKOUT/target/tools/pause" "$context/pause"
 	printf 'FROM scratch\nCOPY pause /pause\nENTRYPOINT ["/pause"]\n' >"$context/Dockerfile"

@@ -256,7 +256,7 @@ import_into_containerd() {
 	daemon=$!
 	wait_until 20 ctr --address "$socket" version >/dev/null 2>&1 || true
 	ctr --address "$socket" --namespace k8s.io images import --label=io.cri-containerd.pinned=pinned \
-		--all-platforms --no-unpack "$tar" >/dev/null || {
+		--all-platforms --no-unpack "$tar" >>"$WORK/containerd.log" 2>&1 || {
 		tail -n 20 "$WORK/containerd.log" >&2
 		kill "$daemon"
 		fail "could not put the control plane's images into the node's containerd"
@@ -272,9 +272,19 @@ pack() {
 }
 
 import() {
-	local image=$1 tar=$2
-	docker import --change 'ENV container=docker' --change 'STOPSIGNAL SIGRTMIN+3' \
-		--change 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]' "$tar" "$image" >/dev/null
+	local image=$1 tar=$2 files
+	files=$(docker import "$tar")
+	docker build --quiet --tag "$image" - >/dev/null 2>"$STATE/import.log" <<-END || {
+		FROM $files
+		ENV container=docker
+		STOPSIGNAL SIGRTMIN+3
+		ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]
+	END
+		cat "$STATE/import.log" >&2
+		fail "could not build $image"
+	}
+	# The tar is for an engine that has lost the image. One is enough: it has 1 GB, and is made anew in half a minute.
+	find "$STATE" -name 'node-*.tar' ! -path "$tar" -delete
 }
 
 main() {

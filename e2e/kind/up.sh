@@ -23,7 +23,7 @@ is_as_wanted() {
 	ready 10s >/dev/null 2>&1
 }
 
-# ready TIMEOUT: waits for what kind's own --wait leaves out: it covers the nodes only.
+# ready TIMEOUT: waits for all that a test takes for granted. kind's own --wait covers the nodes only.
 ready() {
 	kubectl wait --for=condition=Ready node --all --timeout="$1" &&
 		kubectl --namespace kube-system rollout status deployment/coredns --timeout="$1" &&
@@ -42,7 +42,7 @@ create() {
 	# --retain: the nodes of a cluster that failed to start stay for explain() to look at, and for whoever wants to.
 	{
 		kind create cluster --retain --name "$NAME" --image "$IMAGE" --config "$CONFIG" \
-			--kubeconfig "$KUBECONFIG" --wait 180s &&
+			--kubeconfig "$KUBECONFIG" &&
 			ready 120s >/dev/null
 	} || {
 		explain
@@ -52,15 +52,19 @@ create() {
 	say "cluster $NAME is ready after $((SECONDS - began)) s"
 }
 
-# explain: what most often tells why a cluster did not come up.
+# explain: what most often tells why a cluster did not come up, without what a waiting node says every five seconds.
 explain() {
-	local node
+	local node pods
 	kubectl get nodes,pods --all-namespaces --output wide --request-timeout=5s >&2 || true
+	for pods in daemonset/kindnet daemonset/kube-proxy deployment/coredns; do
+		say "the last words of $pods:"
+		kubectl --namespace kube-system logs "$pods" --tail=5 --request-timeout=5s >&2 || true
+	done
 	for node in $(nodes); do
-		say "node $(docker inspect --format '{{.Name}} ({{.State.Status}})' "$node"), its first messages:"
-		docker logs "$node" 2>&1 | tail -n 20 >&2 || true
-		say "and the end of its journal:"
-		docker exec "$node" journalctl --no-pager --lines=40 --unit=kubelet --unit=containerd >&2 || true
+		say "node $(docker inspect --format '{{.Name}} ({{.State.Status}})' "$node"), its console and the end of its journal:"
+		docker logs --tail 5 "$node" >&2 || true
+		docker exec "$node" journalctl --no-pager --lines=300 --unit=kubelet --unit=containerd |
+			grep -vE 'event discarded|network not ready' | tail -n 15 >&2 || true
 	done
 }
 

@@ -21,26 +21,26 @@ CACHE=${COUNTERSIGN_CACHE:-$HOME/.cache/countersign}/tools
 # shellcheck source-path=SCRIPTDIR source=versions.sh
 source "$TOOLS/versions.sh"
 
-# One program a line: its name, its group, how it is built (a recipe_* function below), the package, and the seconds that a
-# cold build of it took after those above it on two cores: they share most packages, so whoever comes first pays.
+# One program a line: its name, its group, how it is built (a recipe_* function below), the seconds that a cold build of it
+# took after those above it on two cores (they share most packages, so whoever comes first pays), and the package.
 PROGRAMS="
-etcd                    apiserver module    go.etcd.io/etcd/server/v3                                       70
-kube-apiserver          apiserver module    k8s.io/kubernetes/cmd/kube-apiserver                           300
-kube-controller-manager apiserver module    k8s.io/kubernetes/cmd/kube-controller-manager                   60
-kubectl                 apiserver module    k8s.io/kubernetes/cmd/kubectl                                   40
-kube-scheduler          cluster   module    k8s.io/kubernetes/cmd/kube-scheduler                            30
-kubeadm                 cluster   module    k8s.io/kubernetes/cmd/kubeadm                                   30
-kubelet                 cluster   module    k8s.io/kubernetes/cmd/kubelet                                   60
-kube-proxy              cluster   module    k8s.io/kubernetes/cmd/kube-proxy                                20
-pause                   cluster   pause     build/pause/linux/pause.c                                        1
-kind                    cluster   published sigs.k8s.io/kind@$KIND_VERSION                                  14
-crictl                  cluster   published sigs.k8s.io/cri-tools/cmd/crictl@$CRICTL_VERSION                 30
-containerd              cluster   published github.com/containerd/containerd/v2/cmd/containerd@$CONTAINERD_VERSION 120
-ctr                     cluster   published github.com/containerd/containerd/v2/cmd/ctr@$CONTAINERD_VERSION  20
-containerd-shim-runc-v2 cluster   published github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2@$CONTAINERD_VERSION 10
-coredns                 cluster   published github.com/coredns/coredns@$COREDNS_VERSION                    150
-helm                    helm      published helm.sh/helm/v3/cmd/helm@$HELM_VERSION                          60
-zlint                   judges    published github.com/zmap/zlint/v3/cmd/zlint@$ZLINT_VERSION               20
+etcd                    apiserver module     70 go.etcd.io/etcd/server/v3
+kube-apiserver          apiserver module    310 k8s.io/kubernetes/cmd/kube-apiserver
+kube-controller-manager apiserver module     90 k8s.io/kubernetes/cmd/kube-controller-manager
+kubectl                 apiserver module     20 k8s.io/kubernetes/cmd/kubectl
+kube-scheduler          cluster   module     10 k8s.io/kubernetes/cmd/kube-scheduler
+kubeadm                 cluster   module     20 k8s.io/kubernetes/cmd/kubeadm
+kubelet                 cluster   module     40 k8s.io/kubernetes/cmd/kubelet
+kube-proxy              cluster   module     30 k8s.io/kubernetes/cmd/kube-proxy
+pause                   cluster   pause       1 build/pause/linux/pause.c
+kind                    cluster   published  15 sigs.k8s.io/kind@$KIND_VERSION
+crictl                  cluster   published  50 sigs.k8s.io/cri-tools/cmd/crictl@$CRICTL_VERSION
+containerd              cluster   published  80 github.com/containerd/containerd/v2/cmd/containerd@$CONTAINERD_VERSION
+ctr                     cluster   published  10 github.com/containerd/containerd/v2/cmd/ctr@$CONTAINERD_VERSION
+containerd-shim-runc-v2 cluster   published   5 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2@$CONTAINERD_VERSION
+coredns                 cluster   published 135 github.com/coredns/coredns@$COREDNS_VERSION
+helm                    helm      published  60 helm.sh/helm/v3/cmd/helm@$HELM_VERSION
+zlint                   judges    published  15 github.com/zmap/zlint/v3/cmd/zlint@$ZLINT_VERSION
 "
 
 say() { printf 'tools: %s\n' "$*" >&2; }
@@ -85,16 +85,16 @@ kubernetes_stamps() {
 # key_of NAME RECIPE PACKAGE: the folder of the cache that holds this program: its version, and a hash of all that makes it
 # but the Go toolchain (a newer Go is no reason to build for fifteen minutes).
 key_of() {
-	local version
-	case $2 in
-	module | pause) version=kubernetes-$KUBERNETES_VERSION ;;
-	published) version=$1-${3##*@} ;;
+	local version=$KUBERNETES_VERSION hash
+	case $2/$1 in
+	module/etcd) version=$(version_in_go_mod "$3") ;;
+	published/*) version=${3##*@} ;;
 	esac
 	{
 		echo "$1 $2 $3"
 		flags_of "$1" "$2"
 		[[ $2 == published ]] || cat "$TOOLS/go.mod" "$TOOLS/go.sum"
-	} | sha256sum | { read -r hash _ && echo "$version-${hash:0:12}"; }
+	} | sha256sum | { read -r hash _ && echo "$1-$version-${hash:0:12}"; }
 }
 
 # Each recipe builds one program as the file $1. The arguments after the package are its build flags.
@@ -107,15 +107,18 @@ recipe_module() {
 recipe_published() {
 	local output=$1 package=$2
 	shift 2
-	(cd / && GOBIN=$output.bin go install -trimpath "$@" "$package")
-	mv "$output.bin"/* "$output"
+	# Outside any module, and into a folder of its own, since the program may be called otherwise than the package.
+	(cd / && GOBIN=$output.bin go install -trimpath "$@" "$package") && mv "$output.bin"/* "$output"
 }
 
 recipe_pause() {
 	local source
-	command -v gcc >/dev/null || fail "gcc is missing (Debian: apt-get install gcc libc6-dev)"
-	source=$(cd "$TOOLS" && go mod download && go list -m -f '{{.Dir}}' k8s.io/kubernetes)
-	gcc -Os -static -DVERSION="$KUBERNETES_VERSION" -o "$1" "$source/$2"
+	command -v gcc >/dev/null || {
+		echo "gcc is missing (Debian: apt-get install gcc libc6-dev)" >&2
+		return 1
+	}
+	source=$(cd "$TOOLS" && go mod download k8s.io/kubernetes && go list -m -f '{{.Dir}}' k8s.io/kubernetes) &&
+		gcc -Os -static -DVERSION="$KUBERNETES_VERSION" -o "$1" "$source/$2"
 }
 
 # build NAME RECIPE PACKAGE SECONDS FILE: makes FILE, whole or not at all. A run that finds another one building the same
@@ -132,8 +135,12 @@ build() {
 		check_toolchain
 		say "building $name (about $seconds s on two cores, once for this version)"
 		mapfile -t flags < <(flags_of "$name" "$recipe")
-		scratch=$(mktemp -d "$file.XXXXXX")
-		"recipe_$recipe" "$scratch/$name" "$package" "${flags[@]}" || {
+		scratch=$file.building # nobody else uses it while we hold the lock; one that is there was interrupted
+		rm -rf "$scratch"
+		mkdir "$scratch"
+		"recipe_$recipe" "$scratch/$name" "$package" "${flags[@]}" >"$scratch/log" 2>&1 || {
+			# Without the list of what was downloaded.
+			grep -v '^go: downloading ' "$scratch/log" >&2 || true
 			rm -rf "$scratch"
 			fail "could not build $name from $package: the messages above say why"
 		}
@@ -163,7 +170,7 @@ main() {
 	done
 	export CGO_ENABLED=0 GOWORK=off
 
-	while read -r name group recipe package seconds; do
+	while read -r name group recipe seconds package; do
 		[[ -n $name ]] || continue
 		[[ $wanted == *" $group "* || $wanted == *" $name "* ]] || continue
 		file=$CACHE/$(key_of "$name" "$recipe" "$package")/$name
@@ -171,7 +178,8 @@ main() {
 		link "$name" "$file"
 		count=$((count + 1))
 	done <<<"$PROGRAMS"
-	say "$count programs are in $LINKS"
+	# What is built is told on stderr; this line alone on stdout, for a caller who does not care to drop.
+	echo "tools: $count programs are in $LINKS"
 }
 
 main "$@"

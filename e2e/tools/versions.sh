@@ -11,7 +11,7 @@ TOOLS_GO_MOD=${BASH_SOURCE[0]%/*}/go.mod
 version_in_go_mod() {
 	local module version
 	while read -r module version _; do
-		[[ $module == "$1" ]] && { echo "$version"; return; }
+		[[ $module == "$1" && $version == v* ]] && { echo "$version"; return; }
 	done <"$TOOLS_GO_MOD"
 	echo "$TOOLS_GO_MOD requires no $1" >&2
 	return 1
@@ -25,6 +25,6 @@ HELM_VERSION=v3.22.0
 KIND_VERSION=v0.33.0
 ZLINT_VERSION=v3.7.3
 
-# Kubernetes' release number again, for its version stamp, and the day it was released: a build of today would differ
-# from yesterday's in nothing but the date.
+# The day of Kubernetes' release, for its version stamp: with today's date, the same sources would build differently
+# every day.
 KUBERNETES_RELEASED=2026-10-27T12:01:04Z

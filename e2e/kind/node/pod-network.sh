@@ -8,10 +8,21 @@
 #   - what leaves the pod subnet goes out under the node's address (one masquerade rule).
 set -euo pipefail
 
-# Straight to the API server: the `kubernetes` Service is reached only once this and kube-proxy have done their work.
-export KUBERNETES_SERVICE_HOST=${CONTROL_PLANE_ENDPOINT%:*}
-export KUBERNETES_SERVICE_PORT=${CONTROL_PLANE_ENDPOINT##*:}
 CONFLIST=/etc/cni/net.d/10-pod-network.conflist
+ACCOUNT=/var/run/secrets/kubernetes.io/serviceaccount
+
+# Straight to the API server: the `kubernetes` Service is reached only once this and kube-proxy have done their work.
+write_kubeconfig() {
+	export KUBECONFIG=/tmp/kubeconfig
+	cat >"$KUBECONFIG" <<-END
+		apiVersion: v1
+		kind: Config
+		clusters: [{name: here, cluster: {server: "https://$CONTROL_PLANE_ENDPOINT", certificate-authority: $ACCOUNT/ca.crt}}]
+		users: [{name: me, user: {tokenFile: $ACCOUNT/token}}]
+		contexts: [{name: me, context: {cluster: here, user: me}}]
+		current-context: me
+	END
+}
 
 list_nodes() {
 	kubectl get nodes --request-timeout=5s -o jsonpath='{range .items[*]}{.metadata.name} {.spec.podCIDR} {.status.addresses[?(@.type=="InternalIP")].address}{"\n"}{end}'
@@ -51,6 +62,7 @@ masquerade() {
 
 main() {
 	local nodes name range address
+	write_kubeconfig
 	while true; do
 		masquerade
 		if nodes=$(list_nodes); then
@@ -63,7 +75,7 @@ main() {
 				fi
 			done <<<"$nodes"
 		fi
-		sleep 5
+		sleep 5 # a node that joins waits so long for its first address; nothing else depends on it
 	done
 }
 
