@@ -20,7 +20,7 @@ use kube::{Client, Resource};
 use crate::identity::IdentityKey;
 use crate::observe::{Memory, View};
 use crate::sign::forge::Forge;
-use crate::telemetry::{Metrics, Notice, Outbox};
+use crate::telemetry::{Metrics, Notice, Outbox, ReasonLabels};
 use crate::watch::ObjectKey;
 use crate::watch::census::Concerned;
 use crate::wire::WireError;
@@ -87,7 +87,7 @@ impl Context {
         self.wake(self.view.census.recount(&self.view.domains));
     }
 
-    /// Hands in an Event about an object.
+    /// Hands in an Event about an object, and counts it where it is a failure.
     pub fn tell<K: Resource<DynamicType = ()>>(
         &self,
         object: &K,
@@ -96,6 +96,9 @@ impl Context {
         action: &'static str,
         note: String,
     ) {
+        if is_failure {
+            self.metrics.failures.get_or_create(&ReasonLabels { reason }).inc();
+        }
         let reference: ObjectReference = object.object_ref(&());
         self.outbox.put(Notice { object: reference, is_failure, reason, action, note });
     }

@@ -131,6 +131,8 @@ async fn read_secret(
     };
     let facts = view::SecretFacts::of_meta(&secret.metadata);
     if let Err(why) = SecretState::ownership(identity, &facts.meta) {
+        // Without our label it is in no mirror: the next look must ask again.
+        memory.doubt(&identity.key);
         return Ok(SecretState::Foreign(why));
     }
     let content: Content = content::read(&secret.data);

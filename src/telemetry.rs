@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 pub struct Metrics {
     /// Certificates asked for, by why and how it went.
     pub issuances: Family<IssuanceLabels, Counter>,
+    /// Failures that were told of in a condition and a Warning Event, by reason.
+    pub failures: Family<ReasonLabels, Counter>,
     /// Reconciliations, in seconds, by controller.
     pub reconcile_seconds: Family<ControllerLabels, Histogram>,
     /// Reconciliations that failed, by controller and kind of error.
@@ -40,6 +42,12 @@ pub struct Metrics {
 pub struct IssuanceLabels {
     pub reason: &'static str,
     pub result: &'static str,
+}
+
+/// Which of the conditions' reasons.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabels {
+    pub reason: &'static str,
 }
 
 /// Which controller.
@@ -67,6 +75,7 @@ impl Metrics {
         let reconcile = || Histogram::new(exponential_buckets(0.000_5, 2.0, 16));
         let metrics = Metrics {
             issuances: Family::default(),
+            failures: Family::default(),
             reconcile_seconds: Family::new_with_constructor(reconcile as fn() -> Histogram),
             reconcile_errors: Family::default(),
             sign_seconds: Histogram::new(exponential_buckets(0.000_02, 2.0, 18)),
@@ -80,6 +89,11 @@ impl Metrics {
             "countersign_issuances",
             "Certificates asked for, by reason and result",
             metrics.issuances.clone(),
+        );
+        registry.register(
+            "countersign_failures",
+            "Failures that were told of in a condition and a Warning Event, by reason",
+            metrics.failures.clone(),
         );
         registry.register_with_unit(
             "countersign_reconcile_duration",

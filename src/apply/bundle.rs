@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, PostParams, Preconditions};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use super::slots::owner;
@@ -32,7 +32,18 @@ pub async fn write(
     match write {
         BundleWrite::Create { namespace } => {
             let config_map = config_map(domain, chain, &name, None);
-            api(namespace).create(&PostParams::default(), &config_map).await?;
+            let created = api(namespace).create(&PostParams::default(), &config_map).await;
+            match created.map_err(WireError::from) {
+                Err(WireError::Conflict(message)) => {
+                    // The mirror may be behind our own write of a moment ago.
+                    let found = api(namespace).get_opt(&name).await?;
+                    let is_ours = found.is_some_and(|found| {
+                        found.labels().get(TRUST_DOMAIN_LABEL) == Some(&domain.name)
+                    });
+                    return if is_ours { Ok(()) } else { Err(WireError::Conflict(message)) };
+                }
+                created => drop(created?),
+            }
         }
         BundleWrite::Replace { namespace, resource_version } => {
             let config_map = config_map(domain, chain, &name, Some(resource_version));

@@ -76,6 +76,11 @@ async fn reconcile(context: &Context, key: &IdentityKey) -> Result<Next, WireErr
         }
     };
 
+    // Its labels may decide; a watch that has not told of it yet soon will.
+    if context.view.namespaces.get(&ObjectKey::new("", &key.namespace)).is_none() {
+        return Ok(Some(UNKNOWN_NAMESPACE_CHECK));
+    }
+
     // 2. Observe.
     let observed =
         observe(&context.client, &context.view, &context.memory, &identity, current).await?;
@@ -309,7 +314,9 @@ fn next_turn(
     }
 }
 
-const FOREIGN_SECRET_CHECK: Duration = Duration::from_secs(60);
+const UNKNOWN_NAMESPACE_CHECK: Duration = Duration::from_secs(1);
+/// Often enough for somebody who has just deleted the Secret and waits; it costs one read.
+const FOREIGN_SECRET_CHECK: Duration = Duration::from_secs(5);
 
 fn life_left(secret: &SecretState, now: Timestamp) -> Option<jiff::SignedDuration> {
     match secret {

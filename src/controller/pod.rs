@@ -40,7 +40,7 @@ const RETRY: Duration = Duration::from_secs(10);
 async fn reconcile(context: &Context, key: &ObjectKey) -> Result<(), WireError> {
     // 1. and 2. Observe.
     let Some(pod) = context.view.pods.get(key) else { return Ok(()) };
-    let members = context.view.census.candidates(&key.namespace, &pod.service_account);
+    let members = context.view.candidates(&key.namespace, &pod.service_account);
     // 3. Decide.
     let candidates: Vec<Candidate<'_>> = members
         .iter()

@@ -78,6 +78,11 @@ async fn namespaces(context: &Context) {
                     context.identities.wake(identity_key(identity));
                 }
             }
+            for (pod, _) in context.view.pods.all() {
+                if pod.namespace == key.name {
+                    context.pods.wake(pod);
+                }
+            }
         }
     })
     .await;

@@ -74,3 +74,64 @@ pub fn decide(
         }))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::TrustDomain;
+    use serde_json::json;
+
+    #[test]
+    fn every_selected_namespace_gets_the_bundle_and_no_other_keeps_it() {
+        let resource: TrustDomain = serde_json::from_value(json!({
+            "metadata": {"name": "prod", "uid": "t", "creationTimestamp": "2026-11-24T09:00:00Z"},
+            "spec": {
+                "domain": "prod.example.com", "authority": {"selfSigned": {}},
+                "bundle": {"namespaceSelector": {"matchLabels": {"agents": "yes"}}},
+            },
+        }))
+        .unwrap();
+        let domain = Domain::parse(&resource).unwrap();
+        let (bundle, old) = (Sha256::of(b"new"), Sha256::of(b"old"));
+        let namespaces = ["empty", "stale", "right", "edited", "no", "deselected", "going"];
+        let namespaces = namespaces
+            .into_iter()
+            .map(|name| {
+                let selected = !["no", "deselected"].contains(&name);
+                let labels = selected.then(|| ("agents".to_owned(), "yes".to_owned()));
+                let terminating = name == "going";
+                let labels = labels.into_iter().collect();
+                (name.to_owned(), NamespaceFacts { labels, terminating })
+            })
+            .collect();
+        let found = [
+            ("stale", Some(old)),
+            ("right", Some(bundle)),
+            ("edited", None),
+            ("deselected", Some(bundle)),
+            ("going", Some(old)),
+            ("gone", Some(old)),
+        ]
+        .into_iter()
+        .map(|(name, sha256)| {
+            (name.to_owned(), BundleFacts { resource_version: "7".to_owned(), sha256 })
+        })
+        .collect();
+        let (namespace, resource_version) = (str::to_owned, "7".to_owned());
+        let replace = |name| BundleWrite::Replace {
+            namespace: namespace(name),
+            resource_version: resource_version.clone(),
+        };
+        let mut writes = super::decide(&domain, bundle, &namespaces, &found);
+        writes.sort();
+        assert_eq!(
+            writes,
+            [
+                BundleWrite::Create { namespace: namespace("empty") },
+                replace("edited"),
+                replace("stale"),
+                BundleWrite::Delete { namespace: namespace("deselected"), resource_version },
+            ]
+        );
+    }
+}

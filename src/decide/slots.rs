@@ -215,3 +215,104 @@ fn status(
         since: since.unwrap_or_else(|| super::schedule::whole_seconds(now).into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::TrustDomain;
+    use crate::x509::Sha256;
+    use jiff::SignedDuration;
+    use serde_json::json;
+
+    fn now() -> Timestamp {
+        "2026-11-24T12:00:00Z".parse().unwrap()
+    }
+
+    fn domain() -> Domain {
+        let resource: TrustDomain = serde_json::from_value(json!({
+            "metadata": {"name": "prod", "uid": "t", "creationTimestamp": "2026-11-24T09:00:00Z"},
+            "spec": {"domain": "prod.example.com", "authority": {"selfSigned": {}}},
+        }))
+        .unwrap();
+        Domain::parse(&resource).unwrap()
+    }
+
+    fn secret(kind: SlotKind, key_id: &str, signed_by: &str) -> SlotSecret {
+        let name = match kind {
+            SlotKind::Root => "countersign-ca-prod-root-1",
+            SlotKind::Issuing => "countersign-ca-prod-issuing-1",
+        };
+        let ca = Ca {
+            subject: String::new(),
+            fingerprint: Sha256::of(key_id.as_bytes()),
+            not_before: now(),
+            not_after: now() + SignedDuration::from_hours(10),
+            key_id: key_id.to_owned(),
+            public_key: Sha256::of(key_id.as_bytes()),
+        };
+        let signed_by = Some(signed_by.to_owned());
+        SlotSecret { name: name.to_owned(), kind, content: Ok(ca), signed_by }
+    }
+
+    fn root() -> SlotSecret {
+        secret(SlotKind::Root, "r", "r")
+    }
+
+    fn issuing() -> SlotSecret {
+        secret(SlotKind::Issuing, "i", "r")
+    }
+
+    fn recorded() -> Vec<SlotStatus> {
+        decide(&domain(), &[root(), issuing()], &[], now()).slots
+    }
+
+    fn reason(plan: &SlotPlan) -> Reason {
+        plan.chain.as_ref().unwrap_err().reason
+    }
+
+    #[test]
+    fn a_new_trust_domain_gets_a_root_and_then_an_issuing_ca_under_it() {
+        let first = decide(&domain(), &[], &[], now()).create.unwrap();
+        assert_eq!((first.kind, first.parent), (SlotKind::Root, None));
+        let second = decide(&domain(), &[root()], &[], now()).create.unwrap();
+        assert_eq!(second.kind, SlotKind::Issuing);
+        assert_eq!(second.parent.as_deref(), Some("countersign-ca-prod-root-1"));
+        let done = decide(&domain(), &[root(), issuing()], &[], now());
+        assert_eq!(done.create, None);
+        assert_eq!(done.chain.unwrap().not_after, now() + SignedDuration::from_hours(10));
+        assert!(done.slots.iter().all(|slot| slot.phase == SlotPhase::Active));
+    }
+
+    #[test]
+    fn a_ca_that_was_recorded_is_never_silently_replaced() {
+        let other = || secret(SlotKind::Issuing, "other", "r");
+        let unreadable = SlotSecret { content: Err("truncated".to_owned()), ..issuing() };
+        let stranger = SlotSecret { signed_by: None, ..issuing() };
+        for (sentence, found, expected) in [
+            ("both gone", vec![], Reason::CaSecretMissing),
+            ("the root gone", vec![issuing()], Reason::CaSecretMissing),
+            ("the issuing CA gone", vec![root()], Reason::CaSecretMissing),
+            ("another key in its place", vec![root(), other()], Reason::CaSecretInvalid),
+            ("truncated", vec![root(), unreadable], Reason::CaSecretInvalid),
+            ("signed by a stranger", vec![root(), stranger], Reason::CaSecretInvalid),
+        ] {
+            let plan = decide(&domain(), &found, &recorded(), now());
+            assert_eq!(plan.create, None, "{sentence}");
+            assert_eq!(reason(&plan), expected, "{sentence}");
+            assert_eq!(plan.slots, recorded(), "{sentence}: the record stays");
+        }
+    }
+
+    #[test]
+    fn an_expired_ca_signs_nothing() {
+        let later = now() + SignedDuration::from_hours(10);
+        let plan = decide(&domain(), &[root(), issuing()], &recorded(), later);
+        assert_eq!(reason(&plan), Reason::CaExpired);
+    }
+
+    #[test]
+    fn a_record_keeps_its_time() {
+        let later = now() + SignedDuration::from_hours(1);
+        assert_eq!(decide(&domain(), &[root(), issuing()], &recorded(), later).slots, recorded());
+    }
+}

@@ -184,3 +184,76 @@ impl Memory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> IdentityKey {
+        IdentityKey { namespace: "research".to_owned(), name: "planner".to_owned() }
+    }
+
+    fn version(version: &str) -> SecretFacts {
+        SecretFacts { resource_version: version.to_owned(), ..SecretFacts::default() }
+    }
+
+    fn seen(text: &str) -> Option<Arc<SecretFacts>> {
+        Some(Arc::new(version(text)))
+    }
+
+    fn unreadable() -> Content {
+        Content::Unreadable(String::new())
+    }
+
+    #[test]
+    fn a_write_is_known_before_the_watch_tells_of_it() {
+        let memory = Memory::default();
+        assert_eq!(memory.secret(&key(), "s", None), Some(None));
+        memory.remember_secret(&key(), "s", None, version("5"), unreadable());
+        assert_eq!(memory.secret(&key(), "s", None), Some(Some(version("5"))));
+        assert!(memory.content(&key(), "5").is_some() && memory.content(&key(), "4").is_none());
+        // Somebody else wrote after us: the watch is ahead.
+        assert_eq!(memory.secret(&key(), "s", seen("9")), Some(Some(version("9"))));
+    }
+
+    #[test]
+    fn what_the_watch_has_told_of_is_not_believed_for_ever() {
+        let memory = Memory::default();
+        let write = || memory.remember_secret(&key(), "s", None, version("5"), unreadable());
+        for (sentence, tell) in [
+            ("our own write was told of, and the Secret was then deleted", Some("5")),
+            ("its deletion was told of", None),
+        ] {
+            write();
+            memory.confirm_secret(&key(), tell);
+            assert_eq!(memory.secret(&key(), "s", None), Some(None), "{sentence}");
+        }
+        write();
+        assert_eq!(memory.give_up_waiting(), [key()]);
+        assert_eq!(memory.secret(&key(), "s", None), Some(None), "the watch was broken");
+    }
+
+    #[test]
+    fn doubt_makes_the_next_look_a_real_one_and_only_that() {
+        let memory = Memory::default();
+        memory.doubt(&key());
+        assert_eq!(memory.secret(&key(), "s", seen("5")), None);
+        assert_eq!(memory.secret(&key(), "s", seen("5")), Some(Some(version("5"))));
+    }
+
+    #[test]
+    fn of_several_statuses_in_a_row_the_last_counts_until_the_watch_moves() {
+        let memory = Memory::default();
+        let at =
+            |version: &str| StatusVersion { resource_version: version.to_owned(), status: None };
+        memory.remember_status(&key(), "1".to_owned(), at("2"));
+        memory.remember_status(&key(), "1".to_owned(), at("3"));
+        assert_eq!(memory.status(&key(), at("1")), at("3"));
+        assert!(memory.wrote_status(&key(), "3") && !memory.wrote_status(&key(), "4"));
+        assert_eq!(
+            memory.status(&key(), at("2")),
+            at("2"),
+            "the write will conflict, and be repeated"
+        );
+    }
+}

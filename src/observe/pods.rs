@@ -27,7 +27,7 @@ impl PodCounts {
         if pods.is_empty() {
             return counts;
         }
-        let members = view.census.candidates(namespace, account);
+        let members = view.candidates(namespace, account);
         let candidates: Vec<Candidate<'_>> = members
             .iter()
             .filter_map(|(member, spiffe_id)| {

@@ -7,14 +7,15 @@ use kube::ResourceExt;
 use kube::api::{ObjectMeta, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 
-use crate::api::names::CA_CRT;
+use crate::api::names::{BUNDLE_SHA256_ANNOTATION, CA_CRT};
 use crate::api::{AgentIdentity, TrustDomain};
 use crate::decide::Meta;
 use crate::decide::bundle::{BundleFacts, NamespaceFacts};
-use crate::watch::Mirror;
-use crate::watch::census::Census;
+use crate::identity::SpiffeId;
+use crate::watch::census::{Census, Member};
 use crate::watch::domains::Domains;
 use crate::watch::pods::{PodFacts, PodIndex};
+use crate::watch::{Mirror, ObjectKey};
 use crate::x509::Sha256;
 
 /// Everything that is known without asking.
@@ -36,6 +37,27 @@ pub struct View {
     pub pod_index: PodIndex,
     pub census: Census,
     pub domains: Domains,
+}
+
+impl View {
+    /// The identities that pods of a ServiceAccount may carry: those that hold their SPIFFE ID
+    /// and that their trust domain serves.
+    pub fn candidates(&self, namespace: &str, account: &str) -> Vec<(Arc<Member>, SpiffeId)> {
+        let mut candidates = self.census.candidates(namespace, account);
+        if candidates.is_empty() {
+            return candidates;
+        }
+        let labels = self.namespaces.get(&ObjectKey::new("", namespace));
+        let labels = labels.map(|namespace| namespace.labels.clone()).unwrap_or_default();
+        candidates.retain(|(member, _)| {
+            member.identity.as_ref().is_some_and(|identity| {
+                self.domains.resolve(identity.trust_domain.as_deref()).is_ok_and(|state| {
+                    state.domain.admit(identity, &labels, &self.cluster_domain).is_ok()
+                })
+            })
+        });
+        candidates
+    }
 }
 
 /// A resource of ours as the API server sent it, which need not be one that we can read: a CRD
@@ -107,14 +129,17 @@ impl SecretFacts {
     }
 }
 
-/// What is kept of a ConfigMap of ours: whether it holds the bundle and nothing else.
+/// What is kept of a ConfigMap of ours: whether it holds the bundle, says so, and nothing else.
 pub fn bundle_facts(config_map: ConfigMap) -> BundleFacts {
     let data = config_map.data.as_ref();
     let alone = data.is_some_and(|data| data.len() == 1) && config_map.binary_data.is_none();
     let sha256 = data
         .filter(|_| alone)
         .and_then(|data| data.get(CA_CRT))
-        .map(|bundle| Sha256::of(bundle.as_bytes()));
+        .map(|bundle| Sha256::of(bundle.as_bytes()))
+        .filter(|sha256| {
+            config_map.annotations().get(BUNDLE_SHA256_ANNOTATION) == Some(&sha256.to_string())
+        });
     BundleFacts { resource_version: config_map.resource_version().unwrap_or_default(), sha256 }
 }
 

@@ -142,9 +142,17 @@ impl Census {
         let mut counts = BTreeMap::<String, (u32, u32)>::new();
         for entry in self.lock().members.values() {
             if let Some(name) = &entry.trust_domain {
-                let count = counts.entry(name.clone()).or_default();
-                count.0 += 1;
-                count.1 += u32::from(entry.member.ready);
+                let ready = u32::from(entry.member.ready);
+                // Not `entry`, which would copy the name ten thousand times a second.
+                match counts.get_mut(name) {
+                    Some((total, all_ready)) => {
+                        *total += 1;
+                        *all_ready += ready;
+                    }
+                    None => {
+                        counts.insert(name.clone(), (1, ready));
+                    }
+                }
             }
         }
         counts
@@ -210,5 +218,92 @@ impl State {
                 self.by_claim.remove(claim);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::TrustDomain;
+    use crate::decide::slots::Blocked;
+    use crate::identity::Domain;
+    use crate::watch::domains::DomainState;
+    use serde_json::json;
+
+    fn domains(template: &str) -> Domains {
+        let resource: TrustDomain = serde_json::from_value(json!({
+            "metadata": {"name": "prod", "uid": "t", "creationTimestamp": "2026-11-24T09:00:00Z"},
+            "spec": {
+                "domain": "x", "default": true, "authority": {"selfSigned": {}},
+                "identities": {"pathTemplate": template},
+            },
+        }))
+        .unwrap();
+        let domains = Domains::default();
+        let blocked =
+            Blocked { reason: crate::api::conditions::Reason::Preparing, message: String::new() };
+        let domain = Domain::parse(&resource).unwrap();
+        domains.set(DomainState { domain, authority: Err(blocked) });
+        domains
+    }
+
+    fn key(name: &str) -> IdentityKey {
+        IdentityKey { namespace: "research".to_owned(), name: name.to_owned() }
+    }
+
+    fn member(name: &str, minute: u32, account: &str) -> Arc<Member> {
+        let resource: AgentIdentity = serde_json::from_value(json!({
+            "metadata": {
+                "name": name, "namespace": "research", "uid": name,
+                "creationTimestamp": format!("2026-11-24T10:{minute:02}:00Z"),
+            },
+            "spec": {"serviceAccountName": account},
+        }))
+        .unwrap();
+        Arc::new(Member::of(&resource))
+    }
+
+    const BY_ACCOUNT: &str = "/ns/{namespace}/sa/{serviceAccount}";
+
+    #[test]
+    fn the_older_keeps_a_spiffe_id_and_the_newer_gets_it_when_the_older_goes() {
+        let (census, domains) = (Census::default(), domains(BY_ACCOUNT));
+        let concerned = census.set(key("new"), member("new", 2, "a"), &domains);
+        assert!(concerned.identities.is_empty());
+        let concerned = census.set(key("old"), member("old", 1, "a"), &domains);
+        assert_eq!(concerned.identities, BTreeSet::from([key("new")]), "the newer must give way");
+        let claim = census.candidates("research", "a")[0].1.clone();
+        assert_eq!(census.holder(&claim), Some(key("old")));
+        assert_eq!(census.candidates("research", "a").len(), 1);
+        let concerned = census.remove(&key("old"));
+        assert_eq!(concerned.identities, BTreeSet::from([key("new")]));
+        assert_eq!(census.holder(&claim), Some(key("new")));
+        census.remove(&key("new"));
+        assert_eq!(census.holder(&claim), None);
+    }
+
+    #[test]
+    fn a_change_of_account_concerns_the_pods_of_both() {
+        let (census, domains) = (Census::default(), domains(BY_ACCOUNT));
+        census.set(key("p"), member("p", 1, "a"), &domains);
+        let concerned = census.set(key("p"), member("p", 1, "b"), &domains);
+        let accounts = ["a", "b"].map(|name| ("research".to_owned(), name.to_owned()));
+        assert_eq!(concerned.accounts, BTreeSet::from(accounts));
+        assert!(census.candidates("research", "a").is_empty());
+        let same = census.set(key("p"), member("p", 1, "b"), &domains);
+        assert_eq!(same, Concerned::default());
+    }
+
+    #[test]
+    fn other_rules_of_the_trust_domain_make_other_claims() {
+        let census = Census::default();
+        let by_account = domains(BY_ACCOUNT);
+        census.set(key("a"), member("a", 1, "x"), &by_account);
+        census.set(key("b"), member("b", 2, "x"), &by_account);
+        assert_eq!(census.candidates("research", "x").len(), 1);
+        let concerned = census.recount(&domains("/{namespace}/{name}"));
+        assert_eq!(concerned.identities, BTreeSet::from([key("a"), key("b")]));
+        assert_eq!(census.candidates("research", "x").len(), 2);
+        assert_eq!(census.counts(), BTreeMap::from([("prod".to_owned(), (2, 0))]));
     }
 }
