@@ -138,7 +138,7 @@ pub fn writes_of(server: &ApiServer, room: &Namespace) -> Requests {
 pub async fn knows(operator: &Operator, wanted: u32) {
     wait_for("the operator knows them all", seconds(120), async || {
         let metrics = operator.metrics().await;
-        let name = "countersign_certificate_expiry_timestamp_seconds";
+        let name = "countersign_certificate_expiration_timestamp_seconds";
         let known = metrics.samples().iter().filter(|sample| sample.name == name).count();
         if known >= wanted as usize { Ok(()) } else { Err(format!("{known} of {wanted}")) }
     })

@@ -54,7 +54,7 @@ async fn what_cannot_be_is_said_and_nothing_is_issued() {
         let status = ns.identities().get(name).await.unwrap().status.unwrap();
         assert_eq!(status.certificate, None, "{name}");
     }
-    let failures = world.operator.metrics().await.sum("countersign_issuance_failures_total", &[]);
+    let failures = world.operator.metrics().await.sum("countersign_failures_total", &[]);
     assert!(failures >= rows.len() as f64, "{failures} failures are counted");
     assert!(ns.api::<Secret>().list(&Default::default()).await.unwrap().items.is_empty());
 }

@@ -40,7 +40,8 @@ async fn an_identity_gets_a_secret_that_strangers_accept() {
     );
     assert_eq!(certificate.revision, 1);
     assert_eq!((status.failed_attempts.unwrap_or(0), status.last_failure), (0, None));
-    ns.event("planner", "Normal", "Missing").await;
+    let event = ns.event("planner", "Normal", "Issued").await;
+    assert!(event.contains("Missing") && event.contains(&leaf.serial), "{event}");
     assert_eq!(ns.api::<Secret>().list(&Default::default()).await.unwrap().items.len(), 1);
 }
 
@@ -101,6 +102,15 @@ async fn a_restart_writes_nothing() {
     for number in 0..20 {
         ns.ready(&format!("agent-{number}")).await;
     }
+    wait_for("the TrustDomain's summary", seconds(10), async || {
+        let api: kube::Api<countersign::api::TrustDomain> = kube::Api::all(ns.client.clone());
+        let status = api.get("test").await.unwrap().status.unwrap_or_default();
+        match status.identities {
+            Some(counts) if (counts.total, counts.ready) == (20, 20) => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
     let versions = versions(&ns).await;
     assert!(world.operator.stop(seconds(5)).await.success());
     let before = world.server.requests_by(User::Operator).len();
@@ -109,11 +119,11 @@ async fn a_restart_writes_nothing() {
         countersign_e2e::Operator::start_leading(&world.server, Default::default()).await;
     wait_for("the new operator has looked at all of them", seconds(20), async || {
         let metrics = operator.metrics().await;
-        let known = metrics.sum("countersign_certificate_expiry_timestamp_seconds", &[]);
+        let known = metrics.sum("countersign_certificate_expiration_timestamp_seconds", &[]);
         let count = metrics
             .samples()
             .iter()
-            .filter(|s| s.name == "countersign_certificate_expiry_timestamp_seconds")
+            .filter(|s| s.name == "countersign_certificate_expiration_timestamp_seconds")
             .count();
         if count == 20 { Ok(()) } else { Err((count, known)) }
     })
@@ -180,8 +190,14 @@ async fn damage_is_repaired_within_a_second_by_a_new_certificate() {
         .await;
         let second = settled(&ns, &name).await;
         assert_ne!(second.serial, first.serial);
-        let message = ns.event(&name, "Normal", reason).await;
-        assert!(!message.is_empty());
+        wait_for(&format!("an Event that says {reason}"), seconds(10), async || {
+            let events = ns.events(&name).await;
+            let said = events.iter().any(|(kind, _, message)| {
+                kind == "Normal" && message.contains(reason) && message.contains(&second.serial)
+            });
+            if said { Ok(()) } else { Err(events) }
+        })
+        .await;
         let reissued = world_metric(&[("reason", reason)]).await;
         assert!(reissued >= 1.0, "countersign_issuances_total counts reason {reason}");
     }
@@ -434,7 +450,8 @@ async fn a_certificate_is_renewed_in_time_with_a_new_key_and_two_writes() {
     assert_ne!(text_of(&second, "tls.key"), text_of(&first, "tls.key"), "a new key every time");
     assert!(leaf.not_after > first_leaf.not_after);
     assert_eq!(second.uid(), first.uid(), "the Secret is written in place");
-    ns.event("planner", "Normal", "NearExpiry").await;
+    let event = ns.event("planner", "Normal", "Renewed").await;
+    assert!(event.contains("NearExpiry") && event.contains(&leaf.serial), "{event}");
     wait_for("the status follows", seconds(5), async || {
         let status = ns.identities().get("planner").await.unwrap().status.unwrap();
         let certificate = status.certificate.unwrap();
@@ -480,6 +497,11 @@ async fn no_key_is_in_logs_events_or_statuses() {
     ns.identity("planner", json!({"delivery": {"formats": ["PKCS12"]}})).await;
     let (identity, secret, _) = issued(&ns, "planner").await;
     edit(&ns, "planner", "tls.crt", "damage").await;
+    wait_for("it is repaired", seconds(10), async || {
+        let now = text_of(&ns.secret_of("planner").await, "tls.crt");
+        if now == "damage" { Err(now) } else { Ok(()) }
+    })
+    .await;
     settled(&ns, "planner").await;
     let seen = format!(
         "{}{:?}{}{}",

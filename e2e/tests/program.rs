@@ -145,10 +145,10 @@ async fn its_metrics_are_what_prometheus_reads() {
     let metrics = Metrics::parse(&page.body);
     let labels = [("namespace", ns.name.as_str()), ("name", "planner")];
     let not_after = identity.status.unwrap().certificate.unwrap().not_after.0.as_second();
-    let expiry = metrics.get("countersign_certificate_expiry_timestamp_seconds", &labels);
+    let expiry = metrics.get("countersign_certificate_expiration_timestamp_seconds", &labels);
     assert_eq!(expiry, Some(not_after as f64));
     let issued =
-        metrics.sum("countersign_issuances_total", &[("reason", "Missing"), ("result", "success")]);
+        metrics.sum("countersign_issuances_total", &[("reason", "Missing"), ("result", "issued")]);
     assert!(issued >= 1.0, "{}", page.body);
     for name in [
         "countersign_leader",
@@ -175,7 +175,7 @@ async fn its_metrics_are_what_prometheus_reads() {
             .operator
             .metrics()
             .await
-            .get("countersign_certificate_expiry_timestamp_seconds", &labels);
+            .get("countersign_certificate_expiration_timestamp_seconds", &labels);
         expiry.map_or(Ok(()), Err)
     })
     .await;

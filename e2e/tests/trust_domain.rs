@@ -248,7 +248,9 @@ async fn a_truncated_ca_signs_nothing() {
 #[tokio::test]
 async fn a_ca_secret_without_its_files_signs_nothing() {
     broken_ca("emptied", SlotKind::Issuing, "CASecretInvalid", |mut secret| {
-        secret.data = None;
+        for value in secret.data.as_mut().unwrap().values_mut() {
+            value.0.clear();
+        }
         Some(secret)
     })
     .await;
