@@ -3,12 +3,11 @@
 pub mod crd;
 pub mod probe;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
-use crate::runtime;
+use crate::runtime::{self, RunOptions};
 
 /// Identities of their own for AI agents on Kubernetes.
 #[derive(Parser, Debug)]
@@ -34,65 +33,6 @@ pub enum Command {
         /// Such as http://localhost:9402/readyz
         url: String,
     },
-}
-
-/// How the operator runs. Every flag has an environment variable.
-#[derive(Args, Debug, Clone)]
-pub struct RunOptions {
-    /// A kubeconfig file; by default what the cluster gives a pod, or else ~/.kube/config
-    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-    /// The operator's own namespace, where CA Secrets and the Lease are kept
-    #[arg(long, env = "COUNTERSIGN_NAMESPACE", default_value = "countersign-system")]
-    pub namespace: String,
-    /// The Lease by which replicas agree on who leads
-    #[arg(long, env = "COUNTERSIGN_LEASE_NAME", default_value = "countersign")]
-    pub lease_name: String,
-    /// This replica's name in the Lease; by default the pod's name or the machine's
-    #[arg(long, env = "COUNTERSIGN_REPLICA", value_name = "NAME")]
-    pub replica: Option<String>,
-    /// Where /healthz, /readyz and /metrics are served
-    #[arg(
-        long,
-        env = "COUNTERSIGN_LISTEN",
-        default_value = "[::]:9402",
-        value_name = "ADDRESS:PORT"
-    )]
-    pub listen: SocketAddr,
-    /// How log lines are written
-    #[arg(long, env = "COUNTERSIGN_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    pub log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, trace, or module=level, separated by commas
-    #[arg(long, env = "COUNTERSIGN_LOG", default_value = "info", value_name = "FILTER")]
-    pub log: String,
-    /// The DNS domain of the cluster
-    #[arg(
-        long,
-        env = "COUNTERSIGN_CLUSTER_DOMAIN",
-        default_value = "cluster.local",
-        value_name = "DOMAIN"
-    )]
-    pub cluster_domain: String,
-}
-
-/// How log lines are written.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
-impl RunOptions {
-    /// This replica's name in the Lease.
-    pub fn replica(&self) -> String {
-        let named = self.replica.clone().or_else(|| std::env::var("POD_NAME").ok());
-        let machine = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-        named
-            .or_else(machine)
-            .map(|name| name.trim().to_owned())
-            .filter(|name| !name.is_empty())
-            .unwrap_or_else(|| "countersign".to_owned())
-    }
 }
 
 /// Does what was typed.

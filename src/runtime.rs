@@ -5,6 +5,7 @@ pub mod events;
 pub mod lease;
 pub mod logs;
 pub mod metrics;
+pub mod options;
 pub mod server;
 
 use std::sync::Arc;
@@ -16,12 +17,13 @@ use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::cli::RunOptions;
 use crate::controller::{self, Context, Queues, pace::Pace, queue::queue, trust_domain};
 use crate::identity::IdentityKey;
 use crate::observe::{Memory, View};
 use crate::sign::forge::Forge;
 use crate::telemetry::{self, Metrics, Outbox};
+
+pub use options::RunOptions;
 
 use lease::{Elector, Leadership};
 use metrics::Stage;

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::LogFormat;
+use super::options::LogFormat;
 
 /// Starts logging to standard error.
 ///

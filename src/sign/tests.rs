@@ -1,18 +1,18 @@
 //! What is signed is what was ordered, and holds up before a judge that shares no code with the
 //! signer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::*;
 use crate::api::{AgentIdentity, CaKeyAlgorithm, ExtraFormat, KeyAlgorithm, TrustDomain};
+use crate::decide::LeafProfile;
 use crate::decide::slots::SlotOrder;
-use crate::decide::{Content, LeafProfile};
 use crate::identity::{Domain, Lifetime};
-use crate::observe::content;
 
 fn now() -> Timestamp {
     "2026-11-24T12:00:00.5Z".parse().unwrap()
@@ -85,19 +85,17 @@ async fn every_algorithm_of_leaf_and_ca_makes_a_secret_that_is_read_back_whole()
             let order = issue_order(&authority, &identity);
             let key = PrivateKey::generate(identity.algorithm).unwrap();
             let prepared = sign(&authority, &identity, &order, key, now()).await.unwrap();
-            let data = prepared
-                .files
-                .iter()
-                .map(|(name, bytes)| (name.to_owned(), zeroize::Zeroizing::new(bytes.to_vec())))
-                .collect();
-            let Content::Read(facts) = content::read(&data) else { panic!("{ca} {algorithm}") };
-            assert!(facts.key_matches, "{ca} {algorithm}");
-            assert_eq!(facts.issuer, Some(authority.chain().facts.issuer));
-            assert_eq!(facts.bundle, Some(authority.chain().facts.bundle));
-            assert_eq!(facts.formats, identity.formats, "{ca} {algorithm}");
-            assert_eq!(facts.strays, BTreeSet::new());
-            assert_eq!(facts.leaf, prepared.leaf);
-            assert_eq!(facts.leaf.algorithm, Some(identity.algorithm));
+            let data = data(&prepared, |_, _| {});
+            let key = PrivateKey::from_pem(&data["tls.key"]).unwrap();
+            let chain = x509::read_pem(&data["tls.crt"]).unwrap();
+            let leaf = x509::read_leaf(&chain[0]).unwrap();
+            assert_eq!(leaf.public_key, key.public_key(), "{ca} {algorithm}");
+            assert!(x509::is_signed_by(&chain[0], &chain[1]), "{ca} {algorithm}");
+            assert_eq!(Sha256::of(&data["ca.crt"]), authority.chain().facts.bundle);
+            assert_eq!(leaf, prepared.leaf);
+            assert_eq!(leaf.algorithm, Some(identity.algorithm));
+            let (formats, strays) = formats::inspect(&data, &key);
+            assert_eq!((formats, strays), (identity.formats, BTreeSet::new()), "{ca} {algorithm}");
         }
     }
 }
@@ -116,23 +114,31 @@ async fn a_file_that_was_changed_makes_its_format_no_longer_whole() {
         ("envoy-identity.yaml", ExtraFormat::EnvoySds),
         ("envoy-trust.yaml", ExtraFormat::EnvoySds),
     ] {
-        let data = prepared
-            .files
-            .iter()
-            .map(|(file, bytes)| {
-                let mut bytes = bytes.to_vec();
-                if file == name {
-                    let middle = bytes.len() / 2;
-                    bytes[middle] ^= 1;
-                }
-                (file.to_owned(), zeroize::Zeroizing::new(bytes))
-            })
-            .collect();
-        let Content::Read(facts) = content::read(&data) else { panic!("{name}") };
-        assert!(!facts.formats.contains(&format), "{name}");
-        assert!(facts.strays.contains(name), "{name}");
-        assert_eq!(facts.formats.len(), 2, "{name}: the others are whole");
+        let data = data(&prepared, |file, bytes| {
+            if file == name {
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+            }
+        });
+        let key = PrivateKey::from_pem(&data["tls.key"]).unwrap();
+        let (formats, strays) = formats::inspect(&data, &key);
+        assert!(!formats.contains(&format), "{name}");
+        assert!(strays.contains(name), "{name}");
+        assert_eq!(formats.len(), 2, "{name}: the others are whole");
     }
+}
+
+/// A Secret's data as the API server would give it back, changed.
+fn data(
+    prepared: &Prepared,
+    change: impl Fn(&str, &mut Vec<u8>),
+) -> BTreeMap<String, Zeroizing<Vec<u8>>> {
+    let changed = |(name, bytes): (&str, &[u8])| {
+        let mut bytes = Zeroizing::new(bytes.to_vec());
+        change(name, &mut bytes);
+        (name.to_owned(), bytes)
+    };
+    prepared.files.iter().map(changed).collect()
 }
 
 #[tokio::test]
