@@ -99,7 +99,8 @@ impl Elector {
 
     /// Waits until this replica leads.
     pub async fn acquire(&self) -> Leadership {
-        // The version of the Lease, and since when it is known not to have changed.
+        // The version of the Lease (empty while there is none), and since when it is known not to
+        // have changed.
         let mut seen: Option<(String, Instant)> = None;
         let mut silent = false;
         loop {
@@ -160,7 +161,19 @@ impl Elector {
         seen: &mut Option<(String, Instant)>,
     ) -> Result<Option<Lease>, WireError> {
         let Some(lease) = self.get().await? else {
-            return self.create().await.map(Some);
+            return match seen {
+                None => self.create().await.map(Some),
+                Some((version, since)) if version.is_empty() && since.elapsed() >= LASTS => {
+                    self.create().await.map(Some)
+                }
+                // Somebody deleted it. Whoever held it acts until it notices.
+                Some((version, _)) => {
+                    if !version.is_empty() {
+                        *seen = Some((String::new(), Instant::now()));
+                    }
+                    Ok(None)
+                }
+            };
         };
         let version = lease.resource_version().unwrap_or_default();
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
