@@ -4,6 +4,7 @@ use std::fmt;
 
 use base64::Engine;
 use rcgen::{KeyPair, PublicKeyData, RsaKeySize};
+use rustls_pki_types::PrivatePkcs8KeyDer;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::api::{CaKeyAlgorithm, KeyAlgorithm};
@@ -28,7 +29,7 @@ impl PrivateKey {
         let pair = match algorithm {
             KeyAlgorithm::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
             KeyAlgorithm::EcdsaP384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
-            KeyAlgorithm::Ed25519 => KeyPair::generate_for(&rcgen::PKCS_ED25519),
+            KeyAlgorithm::Ed25519 => ed25519(),
             KeyAlgorithm::Rsa2048 => rsa(RsaKeySize::_2048),
             KeyAlgorithm::Rsa3072 => rsa(RsaKeySize::_3072),
             KeyAlgorithm::Rsa4096 => rsa(RsaKeySize::_4096),
@@ -103,6 +104,22 @@ impl Drop for PrivateKey {
 fn rsa(size: RsaKeySize) -> Result<KeyPair, rcgen::Error> {
     KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size)
 }
+
+/// A key in version 1 of PKCS#8 (RFC 8410, section 7): OpenSSL 3.0, and with it nginx and Python,
+/// does not read version 2, in which rcgen and aws-lc-rs would write it.
+fn ed25519() -> Result<KeyPair, rcgen::Error> {
+    let mut der = Zeroizing::new([0; ED25519_HEADER.len() + 32]);
+    let (header, seed) = der.split_at_mut(ED25519_HEADER.len());
+    header.copy_from_slice(&ED25519_HEADER);
+    aws_lc_rs::rand::fill(seed).map_err(|_| rcgen::Error::RingUnspecified)?;
+    let der = PrivatePkcs8KeyDer::from(der.as_slice());
+    KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ED25519)
+}
+
+/// PrivateKeyInfo, version 0, id-Ed25519, an octet string within an octet string of 32 bytes.
+const ED25519_HEADER: [u8; 16] = [
+    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+];
 
 #[cfg(test)]
 mod tests {
