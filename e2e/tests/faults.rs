@@ -8,9 +8,9 @@ use countersign_e2e::world::DOMAIN;
 use countersign_e2e::{
     Delivered, Namespace, Operator, Options, User, World, holds_for, seconds, wait_for,
 };
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ResourceQuota, Secret};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 #[tokio::test]
@@ -140,12 +140,23 @@ async fn somebody_else_writes_all_the_time() {
 #[tokio::test]
 async fn a_refused_write_is_said_and_tried_again() {
     let ns = World::shared().await.namespace("quota").await;
+    let quota = ns.api::<ResourceQuota>();
     ns.put(json!({
         "apiVersion": "v1", "kind": "ResourceQuota",
         "metadata": {"name": "none"}, "spec": {"hard": {"count/secrets": "0"}},
     }))
     .await;
-    // No controller fills the quota's status here, without which the API server refuses as well.
+    // What the quota controller would say, which does not run here.
+    let status =
+        json!({"status": {"hard": {"count/secrets": "0"}, "used": {"count/secrets": "0"}}});
+    quota.patch_status("none", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+    wait_for("the quota holds", seconds(20), async || {
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tried"}});
+        let parameters = PostParams { dry_run: true, ..PostParams::default() };
+        let tried = serde_json::from_value(secret).unwrap();
+        ns.api::<Secret>().create(&parameters, &tried).await.map_or(Ok(()), |_| Err("it does not"))
+    })
+    .await;
     ns.identity("planner", json!({})).await;
     let message = ns.not_ready("planner", "WriteFailed").await;
     assert!(message.contains("quota"), "the message says what the API server said: {message}");

@@ -30,7 +30,7 @@ async fn the_second_replica_waits_and_takes_over_from_one_that_is_killed() {
     assert!(began.elapsed() < seconds(15), "{:?}", began.elapsed());
     ns.ready("after").await;
     assert!(second.leads().await);
-    assert_eq!(holder(&server).await, "second");
+    assert!(holder(&server).await.starts_with("second"));
     assert_eq!(revision(&ns, "before").await, 1, "a change of leader issues nothing");
 }
 
@@ -79,7 +79,7 @@ async fn a_leader_that_is_held_does_not_act_when_it_comes_back() {
 
     ns.identity("after", json!({})).await;
     ns.ready("after").await;
-    assert_eq!(holder(&server).await, "second");
+    assert!(holder(&server).await.starts_with("second"));
 }
 
 #[tokio::test]
@@ -121,17 +121,24 @@ async fn a_leader_that_cannot_renew_stops_before_another_can_start() {
 async fn never_do_both_lead() {
     let pair = Pair::start("never-both").await;
     let api: Api<Lease> = Api::namespaced(pair.ns.client.clone(), OPERATOR_NAMESPACE);
-    // Whoever leads loses its lease again and again, as when somebody meddles.
-    for round in 0..3 {
+    // The lease is taken away from whoever leads, as when somebody meddles.
+    for round in 0..2 {
         api.delete("countersign", &Default::default()).await.unwrap();
-        holds_for("at most one leads", seconds(3), async || {
+        let led = wait_for("there is a lease again", seconds(30), async || {
+            let both = (pair.first.leads().await, pair.second.leads().await);
+            assert_ne!(both, (true, true), "both lead");
+            api.get_opt("countersign").await.unwrap().map(|_| both).ok_or(both)
+        })
+        .await;
+        assert_ne!(led, (true, true));
+        holds_for("at most one leads", seconds(5), async || {
             let both = (pair.first.leads().await, pair.second.leads().await);
             if both == (true, true) { Err(both) } else { Ok(()) }
         })
         .await;
         pair.issues(&format!("round-{round}")).await;
     }
-    for round in 0..3 {
+    for round in 0..2 {
         assert_eq!(revision(&pair.ns, &format!("round-{round}")).await, 1);
     }
 }
@@ -140,7 +147,7 @@ async fn never_do_both_lead() {
 async fn a_lease_says_who_holds_it_and_is_renewed() {
     let pair = Pair::start("lease").await;
     let spec = lease(&pair.server).await.spec.unwrap();
-    assert_eq!(spec.holder_identity.as_deref(), Some("first"));
+    assert!(spec.holder_identity.as_ref().unwrap().starts_with("first"), "{spec:?}");
     let age = now().as_second() - spec.renew_time.as_ref().unwrap().0.as_second();
     assert!(age <= i64::from(spec.lease_duration_seconds.unwrap()), "{spec:?}");
     wait_for("it is renewed", seconds(10), async || {
