@@ -1,11 +1,13 @@
 #!/bin/bash
 #
 # The pod network of a node image that we built ourselves: what kindnetd does, which is published only as an image. It
-# runs on every node in a pod of default-cni.yaml, and keeps three things true there:
+# runs on every node in a pod of default-cni.yaml, and keeps these things true there:
 #
 #   - pods of this node get addresses of this node's range (a CNI configuration);
 #   - the ranges of the other nodes are reached through those nodes (a route each; kind's nodes share one network);
-#   - what leaves the pod subnet goes out under the node's address (one masquerade rule).
+#   - what leaves the pod subnet goes out under the node's address (one masquerade rule);
+#   - what is meant for a Service or a pod that is not there is refused here. It would otherwise follow the default route
+#     out of the machine, where an address such as 10.96.0.7 may well be somebody's.
 set -euo pipefail
 
 CONFLIST=/etc/cni/net.d/10-pod-network.conflist
@@ -55,17 +57,36 @@ write_conflist() {
 	echo "pods of $NODE_NAME get addresses of $1"
 }
 
+# ensure_rule TABLE CHAIN RULE...: appends it, if it is not there.
+ensure_rule() {
+	local table=$1 chain=$2
+	shift 2
+	iptables -w -t "$table" -C "$chain" "$@" 2>/dev/null || iptables -w -t "$table" -A "$chain" "$@"
+}
+
 masquerade() {
-	local rule=(POSTROUTING -s "$POD_SUBNET" ! -d "$POD_SUBNET" -j MASQUERADE)
-	iptables -w -t nat -C "${rule[@]}" 2>/dev/null || iptables -w -t nat -A "${rule[@]}"
+	ensure_rule nat POSTROUTING -s "$POD_SUBNET" ! -d "$POD_SUBNET" -j MASQUERADE
+}
+
+# keep_inside SERVICES: these tables come after kube-proxy's translation, so whatever still has a Service's address here has
+# met no rule for it. The route is the least specific one of the pod subnet: it is met only by a range that no node has.
+keep_inside() {
+	ensure_rule filter FORWARD -d "$1" -j REJECT
+	ensure_rule filter OUTPUT -d "$1" -j REJECT
+	ip route replace unreachable "$POD_SUBNET"
+}
+
+list_service_ranges() {
+	kubectl get servicecidrs --request-timeout=5s -o jsonpath='{range .items[*]}{.spec.cidrs[0]}{"\n"}{end}'
 }
 
 main() {
-	local nodes name range address
+	local nodes services name range address
 	write_kubeconfig
 	while true; do
 		masquerade
-		if nodes=$(list_nodes); then
+		if services=$(list_service_ranges) && nodes=$(list_nodes); then
+			for range in $services; do keep_inside "$range"; done
 			while read -r name range address; do
 				[[ -n $address ]] || continue # a node that has just joined
 				if [[ $name == "$NODE_NAME" ]]; then
