@@ -9,7 +9,9 @@ fn main() -> ExitCode {
     match execute(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("countersign: {error:#}");
+            // Some parsers draw below their sentence what they could not read: it may be a token.
+            let text = format!("{error:#}");
+            eprintln!("countersign: {}", text.lines().next().unwrap_or_default());
             ExitCode::FAILURE
         }
     }
