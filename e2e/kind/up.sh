@@ -14,11 +14,14 @@ source "${BASH_SOURCE[0]%/*}/common.sh"
 # shellcheck source-path=SCRIPTDIR source=host-settings.sh
 source "$KIND/host-settings.sh"
 
-nodes() { docker ps --all --quiet --filter "label=io.x-k8s.kind.cluster=$NAME"; }
+# nodes [FILTER...]: the containers of the cluster, running or not.
+nodes() { docker ps --all --quiet --filter "label=io.x-k8s.kind.cluster=$NAME" "$@"; }
 
 # is_as_wanted: true if and only if the cluster is there, was made of $ORIGIN, and all that ready() asks for holds.
 is_as_wanted() {
 	[[ -e $CLUSTERS/$NAME && $(<"$CLUSTERS/$NAME") == "$ORIGIN" && -n $(nodes) ]] || return 1
+	# The API server calls a node ready for most of a minute after it has stopped.
+	[[ $(nodes) == "$(nodes --filter status=running)" ]] || return 1
 	kind export kubeconfig --quiet --name "$NAME" --kubeconfig "$KUBECONFIG" 2>/dev/null || return 1
 	ready 10s >/dev/null 2>&1
 }
