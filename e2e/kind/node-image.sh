@@ -29,10 +29,9 @@ step() {
 	say "node image: done after $((SECONDS - began)) s"
 }
 
+# kind_module: where the Go cache has kind's sources.
 kind_module() {
-	local answer
-	answer=$(cd / && GOFLAGS=-mod=mod go mod download -json "sigs.k8s.io/kind@$KIND_VERSION")
-	jq -r .Dir <<<"$answer"
+	(cd / && go mod download -json "sigs.k8s.io/kind@$KIND_VERSION") | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p'
 }
 
 # ordinary_image: the image that this kind was tested with, if a registry answers within ten seconds. Not where
@@ -63,6 +62,7 @@ build() {
 	local image=$1 tar=$2 root
 	[[ $EUID == 0 ]] || fail "no container registry answers, and only root can build a node image of our own"
 	if [[ ! -e $tar ]]; then
+		command -v jq >/dev/null || install_packages "a node image is edited with jq" jq
 		WORK=$(mktemp -d "$STATE/work.XXXXXX")
 		trap 'rm -rf "$WORK"' EXIT
 		root=$WORK/root
