@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod namespace;
 pub mod operator;
 pub mod process;
+pub mod secrets;
 pub mod server;
 pub mod users;
 pub mod wait;

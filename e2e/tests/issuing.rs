@@ -1,36 +1,34 @@
 //! From an AgentIdentity to its Secret: what is delivered, when it is issued again, what is left
 //! alone, and how few requests that takes.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use countersign_e2e::agents::text_of;
-use countersign_e2e::delivered::Leaf;
-use countersign_e2e::world::DOMAIN;
-use countersign_e2e::{Delivered, Namespace, User, World, gone, holds_for, now, seconds, wait_for};
-use k8s_openapi::ByteString;
+use countersign_e2e::judges::openssl;
+use countersign_e2e::secrets::keys;
+use countersign_e2e::{Delivered, Namespace, User, World, holds_for, now, seconds, wait_for};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 #[tokio::test]
 async fn an_identity_gets_a_secret_that_strangers_accept() {
     let ns = World::shared().await.namespace("first").await;
     ns.identity("planner", json!({"role": "planner"})).await;
-    let (identity, secret, leaf) = issued(&ns, "planner").await;
+    let (identity, secret, leaf) = ns.issued("planner").await;
 
     assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/tls"));
     assert_eq!(keys(&secret), ["ca.crt", "tls.crt", "tls.key"]);
     assert_eq!(secret.labels()["countersign.dev/identity"], "planner");
     let annotations = secret.annotations();
-    assert_eq!(annotations["countersign.dev/spiffe-id"], spiffe_id(&ns, "planner"));
+    assert_eq!(annotations["countersign.dev/spiffe-id"], ns.spiffe_id("planner"));
     assert_eq!(annotations["countersign.dev/serial"].trim_start_matches('0'), leaf.serial);
     assert_eq!(annotations["countersign.dev/not-after"], leaf.not_after.to_string());
     assert_eq!(secret.owner_references()[0].uid, identity.uid().unwrap());
 
     let status = identity.status.unwrap();
     let certificate = status.certificate.unwrap();
-    assert_eq!(status.spiffe_id, Some(spiffe_id(&ns, "planner")));
+    assert_eq!(status.spiffe_id, Some(ns.spiffe_id("planner")));
     assert_eq!(status.trust_domain.as_deref(), Some("test"));
     assert_eq!(status.secret_name.as_deref(), Some("planner-identity"));
     assert_eq!(certificate.serial_number.trim_start_matches('0'), leaf.serial);
@@ -55,7 +53,7 @@ async fn a_life_is_as_long_as_the_spec_says_and_renewed_in_its_last_third() {
         ("long", json!({"duration": "24h"}), 86400, 50400, 57600),
     ] {
         ns.identity(name, json!({"certificate": certificate})).await;
-        let (identity, _, leaf) = issued(&ns, name).await;
+        let (identity, _, leaf) = ns.issued(name).await;
         let now = now().as_second();
         let left = leaf.not_after.as_second() - now;
         assert!((life - 30..=life).contains(&left), "{name}: {left} s are left of {life}");
@@ -74,17 +72,17 @@ async fn an_issuance_takes_two_writes_and_rest_takes_none() {
     let world = World::shared().await;
     let ns = world.namespace("two-writes").await;
     ns.bundle("test").await;
-    let before = requests(&ns).len();
+    let before = ns.operators_writes().len();
 
     ns.identity("planner", json!({})).await;
-    let (_, secret, _) = issued(&ns, "planner").await;
-    let writes = requests(&ns).after(before);
+    let (_, secret, _) = ns.issued("planner").await;
+    let writes = ns.operators_writes().after(before);
     assert_eq!(writes.len(), 2, "{writes:#?}");
     assert_eq!(writes.0[0].resource, "secrets", "{writes:#?}");
     assert_eq!(writes.0[1].kind(), "patch agentidentities/status", "{writes:#?}");
 
     holds_for("nothing is written at rest", seconds(3), async || {
-        let writes = requests(&ns).after(before);
+        let writes = ns.operators_writes().after(before);
         if writes.len() == 2 { Ok(()) } else { Err(writes) }
     })
     .await;
@@ -137,159 +135,6 @@ async fn a_restart_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_deleted_secret_is_back_within_a_second() {
-    let ns = World::shared().await.namespace("deleted").await;
-    ns.identity("planner", json!({})).await;
-    let (_, _, first) = issued(&ns, "planner").await;
-    within_a_second("a deleted Secret is back", async || {
-        let parameters = DeleteParams::default();
-        let old = ns.secret_of("planner").await;
-        ns.api::<Secret>().delete("planner-identity", &parameters).await.unwrap();
-        let began = Instant::now();
-        wait_for("the Secret is back", seconds(10), async || {
-            ns.secret("planner-identity").await.filter(|new| new.uid() != old.uid()).ok_or("gone")
-        })
-        .await;
-        began.elapsed()
-    })
-    .await;
-    let second = settled(&ns, "planner").await;
-    assert_ne!(second.serial, first.serial, "a new key and certificate");
-}
-
-#[tokio::test]
-async fn damage_is_repaired_within_a_second_by_a_new_certificate() {
-    let ns = World::shared().await.namespace("damaged").await;
-    let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
-    for (number, (key, value, reason)) in [
-        ("tls.crt", "not a certificate".to_owned(), "Malformed"),
-        ("tls.key", String::new(), "Malformed"),
-        ("tls.key", other, "KeyMismatch"),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let name = format!("agent-{number}");
-        ns.identity(&name, json!({})).await;
-        let (_, _, first) = issued(&ns, &name).await;
-        within_a_second(&format!("{key} is repaired ({reason})"), async || {
-            let old = text_of(&edit(&ns, &name, key, &value).await, "tls.crt");
-            let began = Instant::now();
-            wait_for("it is repaired", seconds(10), async || {
-                let secret = ns.secret_of(&name).await;
-                let now = text_of(&secret, key);
-                if now != value && text_of(&secret, "tls.crt") != old {
-                    Ok(())
-                } else {
-                    Err("not yet")
-                }
-            })
-            .await;
-            began.elapsed()
-        })
-        .await;
-        let second = settled(&ns, &name).await;
-        assert_ne!(second.serial, first.serial);
-        wait_for(&format!("an Event that says {reason}"), seconds(10), async || {
-            let events = ns.events(&name).await;
-            let said = events.iter().any(|(kind, _, message)| {
-                kind == "Normal" && message.contains(reason) && message.contains(&second.serial)
-            });
-            if said { Ok(()) } else { Err(events) }
-        })
-        .await;
-        let reissued = world_metric(&[("reason", reason)]).await;
-        assert!(reissued >= 1.0, "countersign_issuances_total counts reason {reason}");
-    }
-}
-
-#[tokio::test]
-async fn a_changed_bundle_or_annotation_is_put_right_without_a_new_certificate() {
-    let ns = World::shared().await.namespace("touched").await;
-    ns.identity("planner", json!({})).await;
-    let (_, secret, first) = issued(&ns, "planner").await;
-
-    within_a_second("ca.crt is put right", async || {
-        edit(&ns, "planner", "ca.crt", "something else").await;
-        let began = Instant::now();
-        wait_for("ca.crt is right", seconds(10), async || {
-            let now = text_of(&ns.secret_of("planner").await, "ca.crt");
-            if now == text_of(&secret, "ca.crt") { Ok(()) } else { Err(now) }
-        })
-        .await;
-        began.elapsed()
-    })
-    .await;
-    let patch =
-        json!({"metadata": {"annotations": {"countersign.dev/spiffe-id": "spiffe://evil/"}}});
-    patch_secret(&ns, "planner-identity", patch).await;
-    wait_for("the annotation is right", seconds(10), async || {
-        let now = ns.secret_of("planner").await.annotations()["countersign.dev/spiffe-id"].clone();
-        if now == spiffe_id(&ns, "planner") { Ok(()) } else { Err(now) }
-    })
-    .await;
-    assert_eq!(settled(&ns, "planner").await.serial, first.serial, "nothing was issued");
-}
-
-#[tokio::test]
-async fn a_stray_file_is_removed() {
-    let ns = World::shared().await.namespace("stray").await;
-    ns.identity("planner", json!({})).await;
-    issued(&ns, "planner").await;
-    edit(&ns, "planner", "tls-combined.pem", "left by somebody").await;
-    wait_for("only the files asked for are there", seconds(10), async || {
-        let keys = keys(&ns.secret_of("planner").await);
-        if keys == ["ca.crt", "tls.crt", "tls.key"] { Ok(()) } else { Err(keys) }
-    })
-    .await;
-    settled(&ns, "planner").await;
-}
-
-#[tokio::test]
-async fn a_changed_spec_gives_another_certificate_within_a_second() {
-    let ns = World::shared().await.namespace("changed").await;
-    ns.identity("planner", json!({})).await;
-    let (_, _, mut last) = issued(&ns, "planner").await;
-    let dns_name = format!("planner.{}.svc", ns.name);
-    for change in [
-        json!({"dnsNames": [dns_name]}),
-        json!({"certificate": {"keyAlgorithm": "ECDSA-P384"}}),
-        json!({"certificate": {"duration": "30m"}}),
-        json!({"certificate": {"duration": "45m"}}),
-        json!({"serviceAccountName": "other"}),
-    ] {
-        let began = Instant::now();
-        ns.change_identity("planner", json!({"spec": change})).await;
-        let (_, _, leaf) = issued(&ns, "planner").await;
-        let took = began.elapsed();
-        assert_ne!(leaf.serial, last.serial, "{change} gives a new certificate");
-        assert!(took < seconds(2), "{change} took {took:?}");
-        last = leaf;
-    }
-    assert_eq!(last.dns_names, [dns_name].into());
-    assert_eq!(last.uris, [spiffe_id(&ns, "other")]);
-
-    let before = requests(&ns).len();
-    ns.change_identity("planner", json!({"spec": {"role": "retrieval"}})).await;
-    let (_, _, leaf) = issued(&ns, "planner").await;
-    assert_eq!(leaf.serial, last.serial, "a role is not in the certificate");
-    let writes = requests(&ns).after(before);
-    assert_eq!(writes.counts(), [("patch agentidentities/status".to_owned(), 1)].into());
-}
-
-#[tokio::test]
-async fn a_new_secret_name_moves_the_certificate() {
-    let ns = World::shared().await.namespace("moved").await;
-    ns.identity("planner", json!({})).await;
-    issued(&ns, "planner").await;
-    ns.change_identity("planner", json!({"spec": {"delivery": {"secretName": "elsewhere"}}})).await;
-    let identity = ns.ready("planner").await;
-    assert_eq!(identity.status.unwrap().secret_name.as_deref(), Some("elsewhere"));
-    Delivered::read(&ns.secret("elsewhere").await.unwrap()).judge(&spiffe_id(&ns, "planner"));
-    gone("the old Secret", seconds(10), async || ns.secret("planner-identity").await).await;
-}
-
-#[tokio::test]
 async fn every_key_algorithm_is_issued_and_a_slow_one_holds_nobody() {
     let ns = World::shared().await.namespace("algorithms").await;
     for number in 0..4 {
@@ -312,7 +157,7 @@ async fn every_key_algorithm_is_issued_and_a_slow_one_holds_nobody() {
         ("rsa-3072", "(3072 bit"),
         ("rsa-4096", "(4096 bit"),
     ] {
-        let (_, secret, _) = issued(&ns, algorithm).await;
+        let (_, secret, _) = ns.issued(algorithm).await;
         let text = openssl(&["x509", "-noout", "-text"], &text_of(&secret, "tls.crt"));
         assert!(text.contains(says), "{algorithm}: {text}");
     }
@@ -323,7 +168,7 @@ async fn extra_formats_hold_the_same_key_and_certificate() {
     let ns = World::shared().await.namespace("formats").await;
     let formats = json!(["CombinedPEM", "PKCS12", "EnvoySDS"]);
     ns.identity("planner", json!({"delivery": {"formats": formats}})).await;
-    let (_, secret, _) = issued(&ns, "planner").await;
+    let (_, secret, _) = ns.issued("planner").await;
     assert_eq!(
         keys(&secret),
         [
@@ -374,7 +219,7 @@ async fn extra_formats_hold_the_same_key_and_certificate() {
         keys(&ns.secret_of("planner").await),
         ["ca.crt", "tls-combined.pem", "tls.crt", "tls.key"]
     );
-    edit(&ns, "planner", "tls-combined.pem", "cut sho").await;
+    ns.edit("planner", "tls-combined.pem", "cut sho").await;
     wait_for("the file is whole", seconds(10), async || {
         let secret = ns.secret_of("planner").await;
         let combined = text_of(&secret, "tls-combined.pem");
@@ -384,57 +229,14 @@ async fn extra_formats_hold_the_same_key_and_certificate() {
 }
 
 #[tokio::test]
-async fn a_secrets_template_is_honoured_and_kept_and_others_additions_stay() {
-    let ns = World::shared().await.namespace("template").await;
-    let template = json!({"labels": {"team": "research", "tier": "1"}, "annotations": {"example.com/note": "ours"}});
-    ns.identity("planner", json!({"delivery": {"secretTemplate": template}})).await;
-    let (_, secret, first) = issued(&ns, "planner").await;
-    assert_eq!(secret.labels()["team"], "research");
-    assert_eq!(secret.annotations()["example.com/note"], "ours");
-
-    let patch = json!({"metadata": {
-        "labels": {"team": "sales", "somebody": "else"},
-        "annotations": {"example.com/note": null, "backup.example.com/keep": "yes"},
-    }});
-    patch_secret(&ns, "planner-identity", patch).await;
-    let is_right = async || {
-        let secret = ns.secret_of("planner").await;
-        let right = secret.labels().get("team").is_some_and(|team| team == "research")
-            && secret.annotations().get("example.com/note").is_some_and(|note| note == "ours");
-        if right { Ok(secret) } else { Err(secret.metadata) }
-    };
-    let secret = wait_for("the template's keys are right again", seconds(10), is_right).await;
-    assert_eq!(secret.labels()["somebody"], "else", "another's label stays");
-    assert_eq!(
-        secret.annotations()["backup.example.com/keep"],
-        "yes",
-        "another's annotation stays"
-    );
-    assert_eq!(settled(&ns, "planner").await.serial, first.serial, "nothing was issued");
-
-    let change = json!({"spec": {"delivery": {"secretTemplate": {"labels": {"tier": null}, "annotations": null}}}});
-    ns.change_identity("planner", change).await;
-    wait_for("what left the template leaves the Secret", seconds(10), async || {
-        let secret = ns.secret_of("planner").await;
-        let gone = !secret.labels().contains_key("tier")
-            && !secret.annotations().contains_key("example.com/note");
-        if gone { Ok(()) } else { Err(secret.metadata) }
-    })
-    .await;
-    let secret = ns.secret_of("planner").await;
-    assert_eq!((&*secret.labels()["team"], &*secret.labels()["somebody"]), ("research", "else"));
-    assert_eq!(settled(&ns, "planner").await.serial, first.serial, "nothing was issued");
-}
-
-#[tokio::test]
 async fn a_certificate_is_renewed_in_time_with_a_new_key_and_two_writes() {
     let ns = World::shared().await.namespace("renewed").await;
     ns.bundle("test").await;
-    let before = requests(&ns).len();
+    let before = ns.operators_writes().len();
     // 5 minutes less 4 minutes 50: the renewal is due in 10 s at the latest.
     ns.identity("planner", json!({"certificate": {"duration": "5m", "renewBefore": "4m50s"}}))
         .await;
-    let (_, first, first_leaf) = issued(&ns, "planner").await;
+    let (_, first, first_leaf) = ns.issued("planner").await;
     let second = wait_for("a renewal", seconds(20), async || {
         let secret = ns.secret_of("planner").await;
         if text_of(&secret, "tls.crt") == text_of(&first, "tls.crt") {
@@ -445,7 +247,7 @@ async fn a_certificate_is_renewed_in_time_with_a_new_key_and_two_writes() {
     })
     .await;
     let renewed_at = now().as_second();
-    let leaf = Delivered::read(&second).judge(&spiffe_id(&ns, "planner"));
+    let leaf = Delivered::read(&second).judge(&ns.spiffe_id("planner"));
     assert!(renewed_at <= first_leaf.not_after.as_second() - 288, "not later than renewBefore");
     assert_ne!(text_of(&second, "tls.key"), text_of(&first, "tls.key"), "a new key every time");
     assert!(leaf.not_after > first_leaf.not_after);
@@ -458,7 +260,7 @@ async fn a_certificate_is_renewed_in_time_with_a_new_key_and_two_writes() {
         if certificate.revision == 2 { Ok(()) } else { Err(certificate) }
     })
     .await;
-    let counts = requests(&ns).after(before).counts();
+    let counts = ns.operators_writes().after(before).counts();
     assert_eq!(counts.values().sum::<usize>(), 4, "two writes each: {counts:?}");
 }
 
@@ -495,14 +297,14 @@ async fn no_key_is_in_logs_events_or_statuses() {
     let world = World::shared().await;
     let ns = world.namespace("quiet").await;
     ns.identity("planner", json!({"delivery": {"formats": ["PKCS12"]}})).await;
-    let (identity, secret, _) = issued(&ns, "planner").await;
-    edit(&ns, "planner", "tls.crt", "damage").await;
+    let (identity, secret, _) = ns.issued("planner").await;
+    ns.edit("planner", "tls.crt", "damage").await;
     wait_for("it is repaired", seconds(10), async || {
         let now = text_of(&ns.secret_of("planner").await, "tls.crt");
         if now == "damage" { Err(now) } else { Ok(()) }
     })
     .await;
-    settled(&ns, "planner").await;
+    ns.settled("planner").await;
     let seen = format!(
         "{}{:?}{}{}",
         world.operator.log(),
@@ -517,75 +319,9 @@ async fn no_key_is_in_logs_events_or_statuses() {
     }
 }
 
-fn spiffe_id(ns: &Namespace, service_account: &str) -> String {
-    format!("spiffe://{DOMAIN}/ns/{}/sa/{service_account}", ns.name)
-}
-
-/// Waits until an identity is Ready and judges what it delivered.
-async fn issued(ns: &Namespace, name: &str) -> (countersign::api::AgentIdentity, Secret, Leaf) {
-    let identity = ns.ready(name).await;
-    let secret = ns.secret_of(name).await;
-    let leaf = Delivered::read(&secret)
-        .judge(identity.status.as_ref().unwrap().spiffe_id.as_ref().unwrap());
-    (identity, secret, leaf)
-}
-
-/// Waits until the status speaks of the certificate that is in the Secret, and gives it.
-async fn settled(ns: &Namespace, name: &str) -> Leaf {
-    wait_for("Secret and status agree", seconds(10), async || {
-        let identity = ns.ready(name).await;
-        let status = identity.status.unwrap();
-        let recorded = status.certificate.unwrap().serial_number;
-        let secret = ns.secret_of(name).await;
-        if secret.annotations()["countersign.dev/serial"] != recorded {
-            return Err(recorded);
-        }
-        Ok(Delivered::read(&secret).judge(&status.spiffe_id.unwrap()))
-    })
-    .await
-}
-
-/// The operator's changes in this namespace.
-fn requests(ns: &Namespace) -> countersign_e2e::audit::Requests {
-    ns.server.requests_by(User::Operator).within(&ns.name).writes()
-}
-
-/// Best of three, since somebody else may have this machine's processors for a moment.
-async fn within_a_second(what: &str, mut attempt: impl AsyncFnMut() -> Duration) {
-    let mut all = Vec::new();
-    for _ in 0..3 {
-        all.push(attempt().await);
-        if all.last() < Some(&seconds(1)) {
-            return;
-        }
-    }
-    panic!("{what}: not within a second, but after {all:?}");
-}
-
-async fn edit(ns: &Namespace, identity: &str, key: &str, value: &str) -> Secret {
-    let value = ByteString(value.as_bytes().to_vec());
-    patch_secret(ns, &format!("{identity}-identity"), json!({"data": {key: value}})).await
-}
-
-async fn patch_secret(ns: &Namespace, name: &str, patch: Value) -> Secret {
-    ns.api().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap()
-}
-
-fn keys(secret: &Secret) -> Vec<String> {
-    secret.data.as_ref().unwrap().keys().cloned().collect()
-}
-
 async fn versions(ns: &Namespace) -> Vec<(String, Option<String>)> {
     let secrets = ns.api::<Secret>().list(&Default::default()).await.unwrap();
     let identities = ns.identities().list(&Default::default()).await.unwrap();
     let secrets = secrets.iter().map(|s| (s.name_any(), s.resource_version()));
     secrets.chain(identities.iter().map(|i| (i.name_any(), i.resource_version()))).collect()
-}
-
-async fn world_metric(labels: &[(&str, &str)]) -> f64 {
-    World::shared().await.operator.metrics().await.sum("countersign_issuances_total", labels)
-}
-
-fn openssl(arguments: &[&str], input: &str) -> String {
-    countersign_e2e::judges::openssl(arguments, input)
 }

@@ -1,0 +1,161 @@
+//! The rules of a TrustDomain.
+
+use crate::Row;
+
+/// Each is refused with a sentence.
+pub const REFUSED: &[Row] = &[
+    ("no domain", "{authority: {selfSigned: {}}}", "spec.domain: Required value"),
+    (
+        "a domain in upper case",
+        "{domain: Prod.example.com, authority: {selfSigned: {}}}",
+        "write a trust domain as SPIFFE has it: lower-case letters, digits, '.', '-' and '_', such as prod.example.com",
+    ),
+    (
+        "a domain with a scheme",
+        "{domain: 'spiffe://prod', authority: {selfSigned: {}}}",
+        "write a trust domain as SPIFFE has it",
+    ),
+    ("no authority", "{domain: prod.example.com}", "spec.authority: Required value"),
+    (
+        "an empty authority",
+        "{domain: prod.example.com, authority: {}}",
+        "name exactly one authority: write selfSigned: {}",
+    ),
+    (
+        "a root CA of minutes",
+        "{domain: d, authority: {selfSigned: {}}, ca: {rootLifetime: 59m, issuingLifetime: 30m}}",
+        "a root CA lives at least 1h: write 1h or more",
+    ),
+    (
+        "an issuing CA of 9 minutes",
+        "{domain: d, authority: {selfSigned: {}}, ca: {issuingLifetime: 9m}}",
+        "an issuing CA lives at least 10m: write 10m or more",
+    ),
+    (
+        "an issuing CA that outlives its root",
+        "{domain: d, authority: {selfSigned: {}}, ca: {rootLifetime: 2h, issuingLifetime: 3h}}",
+        "issuingLifetime (8760h where it is not given) must not be longer than rootLifetime (87600h where it is not given)",
+    ),
+    (
+        "a root that the issuing CA of default life outlives",
+        "{domain: d, authority: {selfSigned: {}}, ca: {rootLifetime: 24h}}",
+        "issuingLifetime (8760h where it is not given) must not be longer",
+    ),
+    (
+        "a CA key that Envoy refuses",
+        "{domain: d, authority: {selfSigned: {}}, ca: {keyAlgorithm: Ed25519}}",
+        "supported values: \"ECDSA-P256\"",
+    ),
+    (
+        "a shortest life over the longest",
+        "{domain: d, authority: {selfSigned: {}}, identities: {minDuration: 2h, maxDuration: 1h}}",
+        "minDuration (5m where it is not given) must not be longer than maxDuration (24h where it is not given)",
+    ),
+    (
+        "a shortest life over the longest that is not given",
+        "{domain: d, authority: {selfSigned: {}}, identities: {minDuration: 25h}}",
+        "must not be longer than maxDuration",
+    ),
+    (
+        "a shortest life under 5 minutes",
+        "{domain: d, authority: {selfSigned: {}}, identities: {minDuration: 1m}}",
+        "a certificate lives at least 5m: write 5m or more",
+    ),
+    (
+        "a longest life under 5 minutes",
+        "{domain: d, authority: {selfSigned: {}}, identities: {minDuration: 5m, maxDuration: 1m}}",
+        "a certificate lives at least 5m: write 5m or more",
+    ),
+    (
+        "a path without a leading slash",
+        "{domain: d, authority: {selfSigned: {}}, identities: {pathTemplate: 'ns/{namespace}/{name}'}}",
+        "write a path of segments from letters, digits, '.', '-', '_' and the placeholders",
+    ),
+    (
+        "a path with an unknown placeholder",
+        "{domain: d, authority: {selfSigned: {}}, identities: {pathTemplate: '/ns/{namespace}/{name}/{pod}'}}",
+        "write a path of segments",
+    ),
+    (
+        "a path with a trailing slash",
+        "{domain: d, authority: {selfSigned: {}}, identities: {pathTemplate: '/ns/{namespace}/{name}/'}}",
+        "write a path of segments",
+    ),
+    (
+        "a path with dots for a segment",
+        "{domain: d, authority: {selfSigned: {}}, identities: {pathTemplate: '/../{namespace}/{name}'}}",
+        "the segments . and .. are no part of a SPIFFE ID: write a path of segments that have names",
+    ),
+    (
+        "a path that ends in a dot",
+        "{domain: d, authority: {selfSigned: {}}, identities: {pathTemplate: '/{namespace}/{name}/.'}}",
+        "the segments . and .. are no part of a SPIFFE ID",
+    ),
+    (
+        "a path without the namespace",
+        "{domain: d, authority: {selfSigned: {}}, identities: {pathTemplate: '/agent/{name}'}}",
+        "the path must have {namespace}, and {serviceAccount} or {name}, as whole segments",
+    ),
+    (
+        "a path in which two namespaces can meet",
+        "{domain: d, authority: {selfSigned: {}}, identities: {pathTemplate: '/{namespace}{name}'}}",
+        "the path must have {namespace}, and {serviceAccount} or {name}, as whole segments",
+    ),
+    (
+        "a path without a name",
+        "{domain: d, authority: {selfSigned: {}}, identities: {pathTemplate: '/ns/{namespace}/{role}'}}",
+        "the path must have {namespace}, and {serviceAccount} or {name}, as whole segments",
+    ),
+    (
+        "a key algorithm twice",
+        "{domain: d, authority: {selfSigned: {}}, identities: {allowedKeyAlgorithms: [Ed25519, Ed25519]}}",
+        "allowedKeyAlgorithms[1]: Duplicate value",
+    ),
+    (
+        "a DNS suffix with a leading dot",
+        "{domain: d, authority: {selfSigned: {}}, identities: {allowedDnsSuffixes: [.example.com]}}",
+        "write a DNS suffix in lower case without a leading dot, such as agents.example.com",
+    ),
+    (
+        "a selector with NotIn and no value",
+        "{domain: d, authority: {selfSigned: {}}, identities: {namespaceSelector: {matchExpressions: [{key: a, operator: NotIn}]}}}",
+        "In and NotIn take at least one value",
+    ),
+    (
+        "a bundle selector with DoesNotExist and a value",
+        "{domain: d, authority: {selfSigned: {}}, bundle: {namespaceSelector: {matchExpressions: [{key: a, operator: DoesNotExist, values: [b]}]}}}",
+        "In and NotIn take at least one value",
+    ),
+];
+
+/// Each is within the rules.
+pub const ACCEPTED: &[(&str, &str)] = &[
+    ("the shortest one", "{domain: prod.example.com, authority: {selfSigned: {}}}"),
+    (
+        "everything at once",
+        "domain: prod_1.example-2.com
+default: true
+authority: {selfSigned: {}}
+ca: {rootLifetime: 48h, issuingLifetime: 24h, keyAlgorithm: RSA-3072}
+identities:
+  namespaceSelector: {matchLabels: {agents: 'yes'}}
+  pathTemplate: /ns/{namespace}/sa/{serviceAccount}/agent/{name}/{role}
+  minDuration: 5m
+  maxDuration: 12h
+  allowedKeyAlgorithms: [ECDSA-P256, Ed25519]
+  allowedDnsSuffixes: [agents.example.com]
+bundle: {namespaceSelector: {}}",
+    ),
+    (
+        "a path with a role beside whole segments",
+        "{domain: d, authority: {selfSigned: {}}, identities: {pathTemplate: '/{namespace}/{name}/is-{role}.v1'}}",
+    ),
+    (
+        "an issuing CA that lives as long as its root",
+        "{domain: d, authority: {selfSigned: {}}, ca: {rootLifetime: 1h, issuingLifetime: 1h}}",
+    ),
+    (
+        "the shortest issuing CA",
+        "{domain: d, authority: {selfSigned: {}}, ca: {rootLifetime: 1h, issuingLifetime: 10m}}",
+    ),
+];
