@@ -75,7 +75,7 @@ pub async fn issue(
         &identity.secret_name,
         replaced,
         SecretFacts::of_meta(&metadata),
-        Content::Read(content),
+        Content::Read(Box::new(content)),
     );
     Ok(Applied { leaf: prepared.leaf, is_new: true })
 }
@@ -111,7 +111,7 @@ pub async fn adjust(
         &identity.secret_name,
         Some(ours.resource_version.clone()),
         SecretFacts::of_meta(&metadata),
-        Content::Read(content),
+        Content::Read(Box::new(content)),
     );
     Ok(Applied { leaf: facts.leaf.clone(), is_new: false })
 }

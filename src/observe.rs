@@ -1,5 +1,5 @@
 //! 2. Reads, and nothing else: all that a decision about an identity needs, gathered into one
-//! value. What is not there is None, not an error.
+//!    value. What is not there is None, not an error.
 
 pub mod content;
 pub mod memory;

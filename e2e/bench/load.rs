@@ -64,7 +64,8 @@ pub async fn unrelated_secrets(room: &Namespace, count: u32) {
     let secrets: Api<Secret> = room.api();
     stream::iter(0..count)
         .for_each_concurrent(8, async |number| {
-            let mut secret = secret(&format!("unrelated-{number}"));
+            let mut secret = Secret::default();
+            secret.metadata.name = Some(format!("unrelated-{number}"));
             secret.data = Some([("blob".to_owned(), ByteString(vec![7; 100_000]))].into());
             secrets
                 .create(&PostParams::default(), &secret)

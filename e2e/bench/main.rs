@@ -8,7 +8,7 @@ mod measure;
 mod report;
 
 use clap::Parser;
-use countersign_e2e::{ApiServer, Namespace, Operator, Options, User, World, seconds};
+use countersign_e2e::{ApiServer, Namespace, Operator, Options, User, World, seconds, wait_for};
 
 use load::{CONNECTIONS, applied_at_once, bare_client};
 use measure::{Usage, latencies, percentile, writes_of};
@@ -32,6 +32,18 @@ fn main() {
     let report = runtime.block_on(measure(identities));
     report.print();
     report.save();
+}
+
+/// Waits until the TrustDomain's counts, which follow a second behind, speak of all identities.
+async fn counted(server: &ApiServer, ready: u32) {
+    let trust_domains: kube::Api<countersign::api::TrustDomain> =
+        kube::Api::all(server.client().await);
+    wait_for("the TrustDomain counts all identities", seconds(30), async || {
+        let found = trust_domains.get("test").await.map_err(|error| error.to_string())?;
+        let counts = found.status.and_then(|status| status.identities).unwrap_or_default();
+        if counts.ready == ready { Ok(()) } else { Err(format!("{counts:?}")) }
+    })
+    .await;
 }
 
 async fn measure(identities: u32) -> Report {
@@ -70,7 +82,8 @@ async fn measure(identities: u32) -> Report {
     report.row(Row::below("create to Ready, median", percentile(&waits, 50), "ms", 30.0));
     report.row(Row::below("create to Ready, 99th percentile", percentile(&waits, 99), "ms", 150.0));
 
-    step("at rest for 10 s");
+    step("at rest for 10 s, once the last identity is counted");
+    counted(&server, identities + 200).await;
     let before = server.requests_by(User::Operator).writes().len();
     let (cpu, large) = Usage::over(world.operator.id(), seconds(10)).await;
     let at_rest = server.requests_by(User::Operator).writes().after(before).len() as f64;
@@ -90,7 +103,8 @@ async fn measure(identities: u32) -> Report {
     let before = server.requests_by(User::Operator).writes().len();
     let first = Operator::start_leading(&server, Options::replica("again")).await;
     measure::knows(&first, identities + 200).await;
-    let (_, _) = Usage::over(first.id(), seconds(5)).await;
+    let (_, again) = Usage::over(first.id(), seconds(5)).await;
+    report.note("memory after a restart", again.resident, "MB");
     let restart = server.requests_by(User::Operator).writes().after(before).len() as f64;
     report.row(Row::at_most("API writes for a restart", restart, "", 0.0));
 

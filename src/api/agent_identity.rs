@@ -26,8 +26,8 @@ use super::schema;
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "SPIFFE ID", type_ = "string", json_path = ".status.spiffeId"),
     printcolumn(name = "Secret", type_ = "string", json_path = ".status.secretName"),
-    printcolumn(name = "Expires", type_ = "date", json_path = ".status.certificate.notAfter"),
-    printcolumn(name = "Renews", type_ = "date", json_path = ".status.certificate.renewAt"),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".status.certificate.notAfter"),
+    printcolumn(name = "Renews", type_ = "string", json_path = ".status.certificate.renewAt"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1),
     printcolumn(name = "Trust domain", type_ = "string", json_path = ".status.trustDomain", priority = 1)

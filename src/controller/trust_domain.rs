@@ -398,7 +398,9 @@ async fn publish(context: &Context, resource: &TrustDomain, report: Report) -> R
         Ok(_) | Err(WireError::NotFound(_)) => {}
         Err(error) => return Err(error.into()),
     }
-    if let Some((reason, message)) = report.failure {
+    if let Some((reason, message)) =
+        report.failure.filter(|(reason, _)| *reason != Reason::Preparing)
+    {
         tracing::warn!(trust_domain = name, %reason, "{message}");
         context.tell(resource, true, reason.as_str(), "Reconcile", message);
     }

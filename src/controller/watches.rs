@@ -191,7 +191,7 @@ fn take_identity(context: &Context, change: Change<Object<AgentIdentity>>) {
             }
             context.wake(concerned);
             // A status that this replica wrote is no news.
-            if !context.memory.wrote_status(&key, new.resource_version()) {
+            if !context.memory.confirm_status(&key, new.resource_version()) {
                 context.identities.wake(key);
             }
         }

@@ -79,7 +79,7 @@ pub struct Meta {
 pub enum Content {
     /// tls.crt or tls.key cannot be read; the text says why.
     Unreadable(String),
-    Read(ContentFacts),
+    Read(Box<ContentFacts>),
 }
 
 /// What a Secret's files say. No key material.

@@ -88,7 +88,7 @@ fn ours(identity: &Identity, facts: ContentFacts) -> SecretState {
     SecretState::Ours(Box::new(OurSecret {
         resource_version: "7".to_owned(),
         meta,
-        content: Content::Read(facts),
+        content: Content::Read(Box::new(facts)),
     }))
 }
 
@@ -382,7 +382,7 @@ proptest! {
         let renew_at = schedule::renew_at(&identity, &issued);
         prop_assert!(renew_at < issued.not_after);
         prop_assert!(renew_at > now());
-        let content = Content::Read(facts(issued));
+        let content = Content::Read(Box::new(facts(issued)));
         let due = |at| checks::reason_to_issue(&identity, &id, &authority, Some(&content), at);
         prop_assert_eq!(due(now()), None);
         prop_assert_eq!(due(renew_at - SignedDuration::from_nanos(1)), None);

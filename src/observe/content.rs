@@ -13,7 +13,7 @@ use crate::x509::{self, Sha256};
 /// What a Secret's files say.
 pub fn read(data: &BTreeMap<String, Zeroizing<Vec<u8>>>) -> Content {
     match try_read(data) {
-        Ok(facts) => Content::Read(facts),
+        Ok(facts) => Content::Read(Box::new(facts)),
         Err(why) => Content::Unreadable(why),
     }
 }

@@ -143,12 +143,19 @@ impl Memory {
         memory.entry(identity.clone()).or_default().written_status = Some(written);
     }
 
-    /// True if and only if this version of the object is one that this replica made by writing
-    /// the status.
-    pub fn wrote_status(&self, identity: &IdentityKey, version: &str) -> bool {
-        let memory = self.lock();
-        let written = memory.get(identity).and_then(|r| r.written_status.as_ref());
-        written.is_some_and(|written| written.now.resource_version == version)
+    /// The watch has told of a version of the object: from now on it is believed. True if and
+    /// only if that is one that this replica made by writing the status.
+    pub fn confirm_status(&self, identity: &IdentityKey, version: &str) -> bool {
+        let mut memory = self.lock();
+        let Some(recollection) = memory.get_mut(identity) else { return false };
+        let is_ours = recollection
+            .written_status
+            .as_ref()
+            .is_some_and(|written| written.now.resource_version == version);
+        if is_ours {
+            recollection.written_status = None;
+        }
+        is_ours
     }
 
     /// A write met another version than it was decided on: read before deciding again.
@@ -249,11 +256,9 @@ mod tests {
         memory.remember_status(&key(), "1".to_owned(), at("2"));
         memory.remember_status(&key(), "1".to_owned(), at("3"));
         assert_eq!(memory.status(&key(), at("1")), at("3"));
-        assert!(memory.wrote_status(&key(), "3") && !memory.wrote_status(&key(), "4"));
-        assert_eq!(
-            memory.status(&key(), at("2")),
-            at("2"),
-            "the write will conflict, and be repeated"
-        );
+        assert!(!memory.confirm_status(&key(), "2"), "an earlier one, and the last is awaited");
+        assert_eq!(memory.status(&key(), at("1")), at("3"));
+        assert!(memory.confirm_status(&key(), "3"));
+        assert_eq!(memory.status(&key(), at("3")), at("3"));
     }
 }

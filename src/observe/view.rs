@@ -1,5 +1,6 @@
 //! The mirrors, and the projections that they keep.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
@@ -93,11 +94,15 @@ impl<K: kube::Resource> Object<K> {
         }
     }
 
-    /// What is kept of a resource of ours: all of it, except who wrote which field.
+    /// What is kept of a resource of ours: all of it, except metadata that nothing here reads and
+    /// that can be larger than the rest (who wrote which field, what was last applied).
     pub fn of(guard: DeserializeGuard<K>) -> Self {
         match guard.0 {
             Ok(mut resource) => {
-                resource.meta_mut().managed_fields = None;
+                let metadata = resource.meta_mut();
+                metadata.managed_fields = None;
+                metadata.annotations = None;
+                metadata.labels = None;
                 Object::Read(Arc::new(resource))
             }
             Err(invalid) => Object::Unreadable {
@@ -122,11 +127,18 @@ impl SecretFacts {
             resource_version: metadata.resource_version.clone().unwrap_or_default(),
             meta: Meta {
                 labels: metadata.labels.clone().unwrap_or_default(),
-                annotations: metadata.annotations.clone().unwrap_or_default(),
+                annotations: annotations(metadata),
                 owner: owner.map(|owner| owner.uid.clone()),
             },
         }
     }
+}
+
+/// All annotations but the one that may hold the whole object once more.
+fn annotations(metadata: &ObjectMeta) -> BTreeMap<String, String> {
+    let mut annotations = metadata.annotations.clone().unwrap_or_default();
+    annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    annotations
 }
 
 /// What is kept of a ConfigMap of ours: whether it holds the bundle, says so, and nothing else.

@@ -9,6 +9,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::controller::Context;
+use crate::watch::domains::DomainState;
 
 /// The leader's knowledge, while this replica leads.
 #[derive(Clone, Default)]
@@ -89,21 +90,22 @@ fn certificates(encoder: &mut DescriptorEncoder<'_>, context: &Context) -> Resul
 }
 
 fn authorities(encoder: &mut DescriptorEncoder<'_>, context: &Context) -> Result<(), fmt::Error> {
-    let gauge = ConstGauge::new(0i64);
-    let mut ready = encoder.encode_descriptor(
-        "countersign_authority_ready",
-        "1 where a trust domain's CA signs, else 0",
-        None,
-        gauge.metric_type(),
-    )?;
     let states = context.view.domains.all();
-    for state in &states {
-        let labels = [("trust_domain", state.domain.name.as_str())];
-        ConstGauge::new(i64::from(state.authority.is_ok()))
-            .encode(ready.encode_family(&labels)?)?;
+    let labels = |state: &DomainState| [("trust_domain", state.domain.name.clone())];
+    let gauge = ConstGauge::new(0i64);
+    {
+        let mut metric = encoder.encode_descriptor(
+            "countersign_authority_ready",
+            "1 where a trust domain's CA signs, else 0",
+            None,
+            gauge.metric_type(),
+        )?;
+        for state in &states {
+            let ready = ConstGauge::new(i64::from(state.authority.is_ok()));
+            ready.encode(metric.encode_family(&labels(state))?)?;
+        }
     }
-    drop(ready);
-    let mut end = encoder.encode_descriptor(
+    let mut metric = encoder.encode_descriptor(
         "countersign_authority_expiration_timestamp_seconds",
         "When the first CA of a trust domain's chain ends, in seconds since 1970",
         None,
@@ -111,9 +113,8 @@ fn authorities(encoder: &mut DescriptorEncoder<'_>, context: &Context) -> Result
     )?;
     for state in &states {
         if let Ok(authority) = &state.authority {
-            let labels = [("trust_domain", state.domain.name.as_str())];
-            let not_after = authority.chain().facts.not_after.as_second();
-            ConstGauge::new(not_after).encode(end.encode_family(&labels)?)?;
+            let end = ConstGauge::new(authority.chain().facts.not_after.as_second());
+            end.encode(metric.encode_family(&labels(state))?)?;
         }
     }
     Ok(())

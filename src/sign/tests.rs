@@ -165,7 +165,7 @@ async fn what_does_not_hold_is_thrown_away() {
     for change in [
         |leaf: &mut Leaf| leaf.uris.push("spiffe://other/x".to_owned()),
         |leaf: &mut Leaf| leaf.dns_names.clear(),
-        |leaf: &mut Leaf| leaf.not_after = leaf.not_after + SignedDuration::from_secs(1),
+        |leaf: &mut Leaf| leaf.not_after += SignedDuration::from_secs(1),
         |leaf: &mut Leaf| leaf.public_key = Sha256::of(b"another"),
         |leaf: &mut Leaf| leaf.defect = Some("it must not be a CA"),
     ] {
