@@ -47,6 +47,8 @@ pub struct Context {
     pub bundle_pace: Pace<IdentityKey>,
     pub slots: trust_domain::SlotMemory,
     pub identities: Queue<IdentityKey>,
+    /// How fast identities that were Ready are looked at after a start.
+    pub first_looks: Pace<()>,
     pub pods: Queue<ObjectKey>,
     /// ServiceAccounts, as (namespace, name), whose pods are to be read.
     pub pod_reads: Queue<(String, String)>,

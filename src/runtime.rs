@@ -32,6 +32,10 @@ use metrics::Stage;
 /// during which both bundles are good; the API server has as many again to spare for others.
 const BUNDLE_WRITES_A_SECOND: u32 = 50;
 
+/// Identities that are looked at a second after a start, of those that were Ready. Each costs one
+/// read of a Secret; whoever is not Ready, or due, does not wait behind them.
+const FIRST_LOOKS_A_SECOND: u32 = 500;
+
 /// How long the end may take: the lease is given back, and nothing else is waited for.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
@@ -147,6 +151,7 @@ fn assemble(
         bundle_pace: Pace::per_second(BUNDLE_WRITES_A_SECOND),
         slots: trust_domain::SlotMemory::default(),
         identities,
+        first_looks: Pace::per_second(FIRST_LOOKS_A_SECOND),
         pods,
         pod_reads,
         trust_domains,

@@ -76,6 +76,11 @@ impl<V: PartialEq> Mirror<V> {
         self.lock().objects.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
+    /// True if and only if everything has been listed once.
+    pub fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
     /// Waits until everything has been listed once.
     pub async fn wait_until_ready(&self) {
         // The sender lives as long as self.

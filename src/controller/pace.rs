@@ -35,11 +35,7 @@ impl<K: Eq + Hash> Pace<K> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = match state.turns.get(&key) {
             Some(turn) => *turn,
-            None => {
-                let turn = state.next.max(now);
-                state.next = turn.saturating_add(self.interval).unwrap_or(Timestamp::MAX);
-                turn
-            }
+            None => state.give_turn(self.interval, now),
         };
         if turn <= now {
             state.turns.remove(&key);
@@ -47,6 +43,20 @@ impl<K: Eq + Hash> Pace<K> {
         }
         state.turns.insert(key, turn);
         Some(super::until(turn, now))
+    }
+
+    /// How long to wait for a turn that whoever asks comes back for without asking again.
+    pub fn wait_once(&self, now: Timestamp) -> Duration {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        super::until(state.give_turn(self.interval, now), now)
+    }
+}
+
+impl<K> State<K> {
+    fn give_turn(&mut self, interval: SignedDuration, now: Timestamp) -> Timestamp {
+        let turn = self.next.max(now);
+        self.next = turn.saturating_add(interval).unwrap_or(Timestamp::MAX);
+        turn
     }
 }
 

@@ -182,6 +182,7 @@ fn take_identity(context: &Context, change: Change<Object<AgentIdentity>>) {
                 Object::Read(resource) => Member::of(resource),
                 Object::Unreadable { .. } => Member::default(),
             };
+            let wait = first_look(context, &member);
             let concerned =
                 context.view.census.set(key.clone(), Arc::new(member), &context.view.domains);
             for (namespace, account) in &concerned.accounts {
@@ -191,11 +192,24 @@ fn take_identity(context: &Context, change: Change<Object<AgentIdentity>>) {
             }
             context.wake(concerned);
             // A status that this replica wrote is no news.
-            if !context.memory.confirm_status(&key, new.resource_version()) {
+            if let Some(wait) = wait {
+                context.identities.wake_after(key, wait);
+            } else if !context.memory.confirm_status(&key, new.resource_version()) {
                 context.identities.wake(key);
             }
         }
     }
+}
+
+/// How long an identity may wait that a start has just listed. None for at once: it is not Ready,
+/// its renewal is due, or this is not the start.
+fn first_look(context: &Context, member: &Member) -> Option<Duration> {
+    let now = (context.clock)();
+    let is_due = member.schedule.is_none_or(|(_, renew_at)| renew_at <= now);
+    if context.view.identities.is_ready() || !member.ready || is_due {
+        return None;
+    }
+    Some(context.first_looks.wait_once(now))
 }
 
 /// True if and only if the object was deleted and made again under the same name.

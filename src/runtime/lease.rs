@@ -18,10 +18,11 @@ use super::clock;
 use crate::wire::WireError;
 
 /// How long a Lease that does not change is respected. A leader that was killed is replaced after
-/// this and one `TICK`: under fifteen seconds to the next issuance.
-const LASTS: Duration = Duration::from_secs(10);
-/// When a leader that cannot renew stops acting.
-const STOPS_AFTER: Duration = Duration::from_secs(7);
+/// this and one `TICK`, and a new one has ten thousand identities to list before it can act: under
+/// fifteen seconds in all to the next issuance.
+const LASTS: Duration = Duration::from_secs(8);
+/// When a leader that cannot renew stops acting: two renewals may be lost, not three.
+const STOPS_AFTER: Duration = Duration::from_secs(6);
 /// How often a leader renews and the others look.
 const TICK: Duration = Duration::from_secs(2);
 /// One request. kube repeats requests by itself for longer than a lease lasts.
