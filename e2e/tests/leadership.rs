@@ -121,6 +121,12 @@ async fn a_leader_that_cannot_renew_stops_before_another_can_start() {
 async fn never_do_both_lead() {
     let pair = Pair::start("never-both").await;
     let api: Api<Lease> = Api::namespaced(pair.ns.client.clone(), OPERATOR_NAMESPACE);
+    // A replica that has never seen the Lease takes it for a cluster's first day.
+    wait_for("the second has seen the lease", seconds(10), async || {
+        let page = pair.second.page("/readyz").await.map_err(|error| error.to_string())?;
+        if page.status == 200 { Ok(()) } else { Err(page.body) }
+    })
+    .await;
     // The lease is taken away from whoever leads, as when somebody meddles.
     for round in 0..2 {
         api.delete("countersign", &Default::default()).await.unwrap();
