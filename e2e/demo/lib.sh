@@ -32,7 +32,7 @@ STEP=0
 
 step() {
 	STEP=$((STEP + 1))
-	printf '\n\033[1m%2d. %s\033[0m  \033[2m(%d s)\033[0m\n' "$STEP" "$1" "$SECONDS" | plain_unless_terminal
+	printf '\n\033[1m%2d. %s\033[0m  \033[2m(after %d s)\033[0m\n' "$STEP" "$1" "$SECONDS" | plain_unless_terminal
 }
 
 say() { printf '    %s\n' "$*"; }
@@ -158,8 +158,9 @@ wait_for() {
 # --- what there is to see --------------------------------------------------------------------------------------------
 
 show_identities() {
-	kubectl get agid --all-namespaces --output wide | indent
+	kubectl get agid --namespace "$NAMESPACE" | indent
 	echo
+	say "and the labels that the operator gave their pods:"
 	kubectl get pods --namespace "$NAMESPACE" --selector app --label-columns countersign.dev/identity,countersign.dev/role,countersign.dev/state | indent
 }
 
@@ -172,6 +173,7 @@ show_certificate() {
 	mkdir -p "$folder"
 	kubectl get secret planner-identity --namespace "$NAMESPACE" --output 'jsonpath={.data.tls\.crt}' | base64 -d >"$folder/tls.crt"
 	kubectl get configmap countersign-trust-demo --namespace "$NAMESPACE" --output 'jsonpath={.data.ca\.crt}' >"$folder/ca.crt"
+	say "Its only name is the SPIFFE ID. Its life begins two minutes before it was signed, for peers whose clocks are behind."
 	openssl x509 -in "$folder/tls.crt" -noout -text -certopt no_pubkey,no_sigdump,no_header | indent
 	echo
 	say "openssl verify -CAfile ca.crt -untrusted tls.crt tls.crt:"
