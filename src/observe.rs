@@ -81,7 +81,7 @@ fn admit(view: &View, identity: &Identity) -> (Admission, Option<Arc<dyn Authori
             return (Admission::Waiting { spiffe_id: None, reason, message }, None);
         }
     };
-    let namespace = view.namespaces.get(&ObjectKey::new("", &identity.key.namespace));
+    let namespace = view.namespaces.get(&ObjectKey::new("", identity.key.namespace.clone()));
     let labels = namespace.map(|namespace| namespace.labels.clone()).unwrap_or_default();
     let spiffe_id = match state.domain.admit(identity, &labels, &view.cluster_domain) {
         Ok(spiffe_id) => spiffe_id,
@@ -115,7 +115,7 @@ async fn read_secret(
     memory: &Memory,
     identity: &Identity,
 ) -> Result<SecretState, WireError> {
-    let key = ObjectKey::new(&identity.key.namespace, &identity.secret_name);
+    let key = ObjectKey::new(identity.key.namespace.clone(), identity.secret_name.as_str());
     if let Some(known) = memory.secret(&identity.key, &key.name, view.secrets.get(&key)) {
         let Some(facts) = known else { return Ok(SecretState::Absent) };
         if let Err(why) = SecretState::ownership(identity, &facts.meta) {
@@ -151,12 +151,12 @@ fn former_secret(
     previous: Option<&AgentIdentityStatus>,
 ) -> Option<String> {
     let name = previous?.secret_name.clone().filter(|name| *name != identity.secret_name)?;
-    let facts = view.secrets.get(&ObjectKey::new(&identity.key.namespace, &name))?;
+    let facts = view.secrets.get(&ObjectKey::new(identity.key.namespace.clone(), name.as_str()))?;
     (facts.meta.owner.as_ref() == Some(&identity.uid)).then_some(name)
 }
 
 /// The identity that a Secret of ours belongs to.
 pub fn identity_of_secret(key: &ObjectKey, facts: &view::SecretFacts) -> Option<IdentityKey> {
     let name = facts.meta.labels.get(crate::api::names::IDENTITY_LABEL)?;
-    Some(IdentityKey { namespace: key.namespace.clone(), name: name.clone() })
+    Some(IdentityKey { namespace: key.namespace.clone(), name: name.as_str().into() })
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use kube::Resource;
 
 use super::{Context, Next, is_conflict, some_of, until};
 use crate::api::conditions::{BUNDLE_PUBLISHED, DEFAULT, READY, Reason};
@@ -56,7 +57,7 @@ enum Failure {
 pub async fn load(context: &Context) {
     for (key, _) in context.view.trust_domains.all() {
         if let Some(wait) = run(context, &key.name).await {
-            context.trust_domains.wake_after(key.name, wait);
+            context.trust_domains.wake_after(key.name.to_string(), wait);
         }
     }
     context.view.domains.set_loaded();
@@ -217,7 +218,7 @@ async fn secure(
         .all()
         .into_iter()
         .filter(|(_, version)| version.trust_domain == domain.name)
-        .map(|(key, version)| (key.name, version.resource_version.clone()))
+        .map(|(key, version)| (key.name.to_string(), version.resource_version.clone()))
         .collect();
     if let Some(remembered) = context.slots.lock().get(&domain.name)
         && remembered.versions == versions
@@ -276,15 +277,15 @@ async fn spread(context: &Context, domain: &Domain, chain: &Chain) -> BTreeSet<S
         .namespaces
         .all()
         .into_iter()
-        .map(|(key, facts)| (key.name, (*facts).clone()))
+        .map(|(key, facts)| (key.name.to_string(), (*facts).clone()))
         .collect();
     let found: BTreeMap<String, BundleFacts> = context
         .view
         .bundles
         .all()
         .into_iter()
-        .filter(|(key, _)| key.name == name)
-        .map(|(key, facts)| (key.namespace, (*facts).clone()))
+        .filter(|(key, _)| *key.name == name)
+        .map(|(key, facts)| (key.namespace.to_string(), (*facts).clone()))
         .collect();
     let writes = bundle::decide(domain, chain.facts.bundle, &namespaces, &found);
     futures::stream::iter(writes)
@@ -402,7 +403,7 @@ async fn publish(context: &Context, resource: &TrustDomain, report: Report) -> R
         report.failure.filter(|(reason, _)| *reason != Reason::Preparing)
     {
         tracing::warn!(trust_domain = name, %reason, "{message}");
-        context.tell(resource, true, reason.as_str(), "Reconcile", message);
+        context.tell(resource.object_ref(&()), true, reason.as_str(), "Reconcile", message);
     }
     Ok(())
 }

@@ -106,7 +106,8 @@ impl SecretState {
     /// is adopted: it has no owner, our label, and the annotation that only we write.
     pub fn ownership(identity: &Identity, meta: &Meta) -> Result<(), String> {
         let name = &identity.secret_name;
-        let labelled = meta.labels.get(IDENTITY_LABEL) == Some(&identity.key.name);
+        let labelled =
+            meta.labels.get(IDENTITY_LABEL).map(String::as_str) == Some(&*identity.key.name);
         let next = "delete it, or give spec.delivery.secretName another name";
         match (&meta.owner, labelled) {
             (_, false) => {
@@ -127,7 +128,7 @@ impl Meta {
     pub fn desired(identity: &Identity, spiffe_id: &str, leaf: &Leaf, bundle: Sha256) -> Self {
         let template = &identity.template;
         let mut labels = template.labels.clone();
-        labels.insert(IDENTITY_LABEL.to_owned(), identity.key.name.clone());
+        labels.insert(IDENTITY_LABEL.to_owned(), identity.key.name.to_string());
         let mut annotations = template.annotations.clone();
         let keys: Vec<&str> = template
             .labels

@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     fn key() -> IdentityKey {
-        IdentityKey { namespace: "research".to_owned(), name: "planner".to_owned() }
+        IdentityKey { namespace: "research".into(), name: "planner".into() }
     }
 
     fn version(version: &str) -> SecretFacts {
