@@ -46,7 +46,7 @@ create() {
 	{
 		kind create cluster --retain --name "$NAME" --image "$IMAGE" --config "$CONFIG" \
 			--kubeconfig "$KUBECONFIG" 2>&1 | without_advice >&2 &&
-			ready 120s >/dev/null
+			ready 180s >/dev/null
 	} || {
 		explain
 		fail "cluster $NAME did not come up; its nodes are left as they are (e2e/kind/README.md says how to look inside)"
