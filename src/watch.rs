@@ -6,6 +6,7 @@
 pub mod agents;
 pub mod census;
 pub mod domains;
+pub mod packed;
 pub mod pods;
 
 use std::collections::{HashMap, HashSet};

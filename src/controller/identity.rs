@@ -1,5 +1,6 @@
 //! AgentIdentity: from its spec to a certificate in a Secret.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -107,7 +108,7 @@ async fn reconcile(context: &Context, key: &IdentityKey) -> Result<Next, WireErr
 fn current_status(context: &Context, key: &IdentityKey, facts: &AgentFacts) -> StatusVersion {
     let seen = StatusVersion {
         resource_version: facts.resource_version.to_string(),
-        status: facts.status.clone(),
+        status: facts.status.as_ref().map(|status| Arc::new(status.unpack())),
     };
     context.memory.status(key, seen)
 }
@@ -338,7 +339,7 @@ fn retry(context: &Context, key: &IdentityKey, error: &WireError) -> Duration {
         return Duration::ZERO;
     }
     let facts = context.view.identities.get(&key.clone().into());
-    let schedule = facts.and_then(|facts| facts.schedule());
+    let schedule = facts.and_then(|facts| facts.schedule);
     let life_left = schedule.map(|(end, _)| end.duration_since((context.clock)()));
     let pause = schedule::retry_after(failures, life_left);
     tracing::warn!(identity = %key, %error, failures, retry_in = %pause, "not done");

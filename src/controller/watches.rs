@@ -202,8 +202,8 @@ fn take_identity(context: &Context, change: Change<AgentFacts>) {
 /// its renewal is due, or this is not the start.
 fn first_look(context: &Context, facts: &AgentFacts) -> Option<Duration> {
     let now = (context.clock)();
-    let is_due = facts.schedule().is_none_or(|(_, renew_at)| renew_at <= now);
-    if context.view.identities.is_ready() || !facts.is_ready() || is_due {
+    let is_due = facts.schedule.is_none_or(|(_, renew_at)| renew_at <= now);
+    if context.view.identities.is_ready() || !facts.is_ready || is_due {
         return None;
     }
     Some(context.first_looks.wait_once(now))

@@ -16,6 +16,7 @@ use crate::identity::{Identity, SpiffeId};
 use crate::watch::agents::AgentFacts;
 use crate::watch::census::Census;
 use crate::watch::domains::Domains;
+use crate::watch::packed::Packed;
 use crate::watch::pods::{PodFacts, PodIndex};
 use crate::watch::{Mirror, ObjectKey};
 use crate::x509::Sha256;
@@ -72,7 +73,7 @@ pub enum Object<K> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SecretFacts {
     pub resource_version: String,
-    pub meta: Meta,
+    pub meta: Packed<Meta>,
 }
 
 /// What is kept of a CA Secret.
@@ -124,11 +125,11 @@ impl SecretFacts {
         let owner = metadata.owner_references.iter().flatten().find(|o| o.controller == Some(true));
         SecretFacts {
             resource_version: metadata.resource_version.clone().unwrap_or_default(),
-            meta: Meta {
+            meta: Packed::pack(&Meta {
                 labels: metadata.labels.clone().unwrap_or_default(),
                 annotations: annotations(metadata),
                 owner: owner.map(|owner| owner.uid.clone()),
-            },
+            }),
         }
     }
 }

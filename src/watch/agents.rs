@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
 
+use super::packed::Packed;
 use crate::api::conditions::READY;
 use crate::api::{AgentIdentity, AgentIdentityStatus};
 use crate::identity::Identity;
@@ -15,7 +16,11 @@ pub struct AgentFacts {
     pub resource_version: Box<str>,
     pub is_being_deleted: bool,
     pub identity: Result<Arc<Identity>, Box<Misfit>>,
-    pub status: Option<Arc<AgentIdentityStatus>>,
+    /// True if and only if its status says that it is Ready.
+    pub is_ready: bool,
+    /// When its certificate ends and is renewed, as the status says.
+    pub schedule: Option<(Timestamp, Timestamp)>,
+    pub status: Option<Packed<AgentIdentityStatus>>,
 }
 
 /// An AgentIdentity that cannot be understood.
@@ -49,7 +54,9 @@ impl AgentFacts {
                 let generation = metadata.generation.unwrap_or_default();
                 Box::new(Misfit { uid, generation, message })
             }),
-            status: status.map(Arc::new),
+            is_ready: status.as_ref().is_some_and(is_ready),
+            schedule: status.as_ref().and_then(schedule),
+            status: status.as_ref().map(Packed::pack),
         }
     }
 
@@ -60,16 +67,13 @@ impl AgentFacts {
             Err(misfit) => &misfit.uid,
         }
     }
+}
 
-    /// True if and only if its status says that it is Ready.
-    pub fn is_ready(&self) -> bool {
-        let mut conditions = self.status.iter().flat_map(|status| &status.conditions);
-        conditions.any(|condition| condition.type_ == READY && condition.status == "True")
-    }
+fn is_ready(status: &AgentIdentityStatus) -> bool {
+    status.conditions.iter().any(|condition| condition.type_ == READY && condition.status == "True")
+}
 
-    /// When its certificate ends and is renewed, as the status says.
-    pub fn schedule(&self) -> Option<(Timestamp, Timestamp)> {
-        let certificate = self.status.as_ref()?.certificate.as_ref()?;
-        Some((certificate.not_after.0, certificate.renew_at.0))
-    }
+fn schedule(status: &AgentIdentityStatus) -> Option<(Timestamp, Timestamp)> {
+    let certificate = status.certificate.as_ref()?;
+    Some((certificate.not_after.0, certificate.renew_at.0))
 }

@@ -44,18 +44,14 @@ impl Census {
     /// Enters an identity, or what became of it.
     pub fn set(&self, key: IdentityKey, facts: Arc<AgentFacts>, domains: &Domains) -> Concerned {
         let mut state = self.lock();
+        let known = state.members.get(&key);
+        let is_status_alone = known.is_some_and(|entry| entry.facts.identity == facts.identity);
         let mut concerned = Concerned::default();
-        if let Some(entry) = state.members.get_mut(&key)
-            && entry.facts.identity == facts.identity
-        {
-            // A status alone concerns nobody else.
-            entry.facts = facts;
-            return concerned;
-        }
         state.strike(&key, &mut concerned);
         state.enter(key.clone(), facts, domains, &mut concerned);
         concerned.identities.remove(&key);
-        concerned
+        // A status alone concerns nobody else.
+        if is_status_alone { Concerned::default() } else { concerned }
     }
 
     /// Strikes out an identity that is gone.
@@ -110,7 +106,7 @@ impl Census {
         let mut counts = BTreeMap::<String, (u32, u32)>::new();
         for entry in self.lock().members.values() {
             if let Some(name) = &entry.trust_domain {
-                let ready = u32::from(entry.facts.is_ready());
+                let ready = u32::from(entry.facts.is_ready);
                 // Not `entry`, which would copy the name ten thousand times a second.
                 match counts.get_mut(name) {
                     Some((total, all_ready)) => {
@@ -129,7 +125,7 @@ impl Census {
     /// Calls `visit` for every identity that has a certificate: when it ends and is renewed.
     pub fn for_each_schedule(&self, mut visit: impl FnMut(&IdentityKey, Timestamp, Timestamp)) {
         for (key, entry) in &self.lock().members {
-            if let Some((not_after, renew_at)) = entry.facts.schedule() {
+            if let Some((not_after, renew_at)) = entry.facts.schedule {
                 visit(key, not_after, renew_at);
             }
         }
