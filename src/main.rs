@@ -5,6 +5,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use countersign::cli::{Cli, execute};
 
+/// glibc's allocator keeps what a burst of ten thousand issuances leaves behind: 104 MB with it, 63
+/// with this one, which gives pages back in the background.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     match execute(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
