@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{Context, Next, is_conflict, until};
 use crate::api::AgentIdentity;
-use crate::api::conditions::{READY, Reason};
+use crate::api::conditions::{IssueReason, READY, Reason};
 use crate::apply;
 use crate::decide::{
     Admission, Content, IssueOrder, Plan, Ready, SecretState, Situation, Step, decide, schedule,
@@ -145,7 +145,14 @@ async fn perform(
 ) -> Result<Performed, WireError> {
     match &plan.step {
         Step::Nothing => Ok(Performed::Done(Outcome::Quiet(plan.ready.clone()))),
-        Step::Issue(order) => issue(context, identity, resource, observed, plan, order).await,
+        Step::Issue(order) => {
+            if order.reason == IssueReason::AuthorityRetiring
+                && let Some(wait) = context.reissue_pace.wait(identity.key.clone(), now)
+            {
+                return Ok(Performed::Wait(wait));
+            }
+            issue(context, identity, resource, observed, plan, order).await
+        }
         Step::Adjust { rewrite_bundle } => {
             if *rewrite_bundle
                 && let Some(wait) = context.bundle_pace.wait(identity.key.clone(), now)
@@ -190,6 +197,11 @@ async fn issue(
     context.metrics.sign_seconds.observe(start.elapsed().as_secs_f64());
     let prepared = match prepared {
         Ok(prepared) => prepared,
+        // Between two CAs nothing is signed for a moment; nobody need hear of it.
+        Err(SignError::OtherAuthority) => {
+            count(context, order, "conflict");
+            return Err(WireError::Conflict(SignError::OtherAuthority.to_string()));
+        }
         Err(error) => {
             count(context, order, "sign_failed");
             return Ok(Performed::Done(Outcome::Failed {

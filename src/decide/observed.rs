@@ -46,6 +46,8 @@ pub struct AuthorityFacts {
     pub not_after: Timestamp,
     /// SHA-256 of `ca.crt`.
     pub bundle: Sha256,
+    /// Key ids of issuing CAs that sign no more and are still trusted.
+    pub retiring: Vec<String>,
 }
 
 /// The Secret of the name that the spec gives.

@@ -51,6 +51,7 @@ fn authority() -> AuthorityFacts {
         issuer: Sha256::of(b"issuer"),
         not_after: now() + SignedDuration::from_hours(1000),
         bundle: Sha256::of(b"bundle"),
+        retiring: vec!["0d".to_owned()],
     }
 }
 
@@ -173,6 +174,14 @@ fn the_first_check_that_fires_is_the_reason_to_issue() {
             "a signature that does not hold",
             changed(|facts| facts.issuer = None),
             Some(IssueReason::WrongIssuer),
+        ),
+        (
+            "a CA that is retiring",
+            changed(|facts| {
+                facts.issuer = Some(Sha256::of(b"old"));
+                facts.leaf.authority_key_id = "0d".to_owned();
+            }),
+            Some(IssueReason::AuthorityRetiring),
         ),
         (
             "a format that was not asked for",
