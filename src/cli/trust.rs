@@ -130,7 +130,7 @@ fn facts(domain: &TrustDomain, now: Timestamp) -> Vec<(&'static str, String)> {
         facts.push(("reached", said));
         let missing = rotation.targets.saturating_sub(rotation.reached);
         let named = u32::try_from(rotation.unreached.len()).unwrap_or(u32::MAX);
-        for (position, target) in rotation.unreached.iter().enumerate() {
+        for (position, target) in rotation.unreached.iter().enumerate().filter(|_| missing > 0) {
             let label = if position == 0 { "not reached" } else { "" };
             facts.push((label, target.clone()));
         }
