@@ -141,9 +141,14 @@ async fn follow(
         if let Goal::Distrusted(struck) = goal
             && counted.is_none_or(|at| at.elapsed() >= COUNT)
         {
-            if let Ok(identities) = cluster.identities().await {
-                let left = emergency::victims(name, struck, &identities, clock::now()).len();
-                agents = Some(Agents { left });
+            match cluster.identities().await {
+                Ok(identities) => {
+                    let left = emergency::victims(name, struck, &identities, clock::now()).len();
+                    agents = Some(Agents { left });
+                }
+                Err(Problem::Refused(sentence)) => bail!(sentence),
+                // The TrustDomain is asked for next, and says the same.
+                Err(_) => {}
             }
             counted = Some(Instant::now());
         }

@@ -137,9 +137,14 @@ fn facts(domain: &TrustDomain, now: Timestamp) -> Vec<(&'static str, String)> {
         if named > 0 && missing > named {
             facts.push(("", format!("and {} more", missing - named)));
         }
-    } else if let Some((is_published, _, message)) = condition(domain, BUNDLE_PUBLISHED) {
-        let label = if is_published { "reached" } else { "not reached" };
-        facts.push((label, message.to_owned()));
+    }
+    // While a rotation is under way, only what is wrong adds to its numbers.
+    match condition(domain, BUNDLE_PUBLISHED) {
+        Some((true, _, message)) if rotation(domain).is_none() => {
+            facts.push(("reached", message.to_owned()));
+        }
+        Some((false, _, message)) => facts.push(("unpublished", message.to_owned())),
+        _ => {}
     }
     if let Some((_, reason, message)) = condition(domain, ROTATING) {
         facts.push(("rotating", format!("{reason}: {message}")));

@@ -55,7 +55,13 @@ pub fn progress(
         Goal::Newer { kind, number } => newer(domain, *kind, *number, waited, &mut lines),
         Goal::Distrusted(key_ids) => distrusted(domain, key_ids, agents, waited, &mut lines),
     };
-    Progress { lines, next: next_step(domain), is_done }
+    let is_begun = newest(domain, SlotKind::Root, SlotPhase::Prepared).is_some();
+    let next = if is_begun || is_done {
+        next_step(domain)
+    } else {
+        NextStep { at: None, what: "the operator takes it up".to_owned() }
+    };
+    Progress { lines, next, is_done }
 }
 
 fn newer(

@@ -263,6 +263,8 @@ fn an_operator_that_does_nothing_and_one_that_cannot_are_told_of() {
     let goal = Goal::Newer { kind: SlotKind::Root, number: 2 };
     let lines = progress(&quiet(), &goal, None, Duration::from_secs(31)).lines;
     assert!(lines[0].contains("does an operator run?"), "{lines:?}");
+    let next = progress(&quiet(), &goal, None, AT_ONCE).next;
+    assert_eq!(next, NextStep { at: None, what: "the operator takes it up".into() });
     let blocked = with(quiet(), READY, false, "CASecretMissing");
     let lines = progress(&blocked, &goal, None, AT_ONCE).lines;
     assert_eq!(lines[0], "not ready   the message of CASecretMissing");

@@ -99,6 +99,9 @@ fn every_drawing_fits_its_columns() {
 fn what_is_wrong_is_said() {
     let text = draw(&with(quiet(), READY, false, "CASecretMissing"), now());
     assert!(text.contains("  not ready      CASecretMissing: the message of"), "{text}");
+    let foreign = with(preparing(None), BUNDLE_PUBLISHED, false, "NamespacesUnreached");
+    let text = draw(&foreign, now());
+    assert!(text.contains("  unpublished    the message of NamespacesUnreached"), "{text}");
     let text = draw(&prod(Vec::new()), now());
     assert!(text.contains("There is no CA yet."), "{text}");
     assert!(text.contains("next           the operator makes the first CA"), "{text}");
