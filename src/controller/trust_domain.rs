@@ -42,6 +42,8 @@ enum Failure {
     Wire(#[from] WireError),
     #[error("a CA could not be made: {0}")]
     Sign(#[from] SignError),
+    #[error("one CA after the other is wanted, now {0}: this is a defect, please report it")]
+    Endless(String),
 }
 
 /// Looks at every TrustDomain once, and then lets identities be looked at.
@@ -74,6 +76,7 @@ pub async fn run(context: &Context, name: &str) -> Next {
         }
         Failure::Wire(error) => error.kind(),
         Failure::Sign(_) => "sign",
+        Failure::Endless(_) => "defect",
     };
     let labels = ErrorLabels { controller: CONTROLLER, kind };
     context.metrics.reconcile_errors.get_or_create(&labels).inc();
@@ -122,6 +125,7 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
     let reach = spread.as_ref().map(|spread| reach(context, &domain, bundle, spread));
 
     // 3. Decide, and make what is missing: a root, and then an issuing CA under it.
+    let mut made = 0;
     let plan = loop {
         let plan = slots::decide(&SlotSituation {
             domain: &domain,
@@ -132,6 +136,10 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
             now: (context.clock)(),
         });
         let Some(order) = &plan.create else { break plan };
+        made += 1;
+        if made > MADE_AT_ONCE {
+            return Err(Failure::Endless(order.name.clone()));
+        }
         cas::make(context, &domain, order).await?;
     };
 
@@ -182,6 +190,9 @@ fn signers(slots: &[SlotStatus]) -> Vec<&str> {
     let active = slots.iter().filter(|slot| slot.phase == SlotPhase::Active);
     active.map(|slot| slot.name.as_str()).collect()
 }
+
+/// A root and an issuing CA. Whoever wants more in one turn would want more for ever.
+const MADE_AT_ONCE: usize = 2;
 
 /// A blocked CA has its Secret watched; this is for what no watch tells.
 const BLOCKED_CHECK: Duration = Duration::from_secs(60);

@@ -15,6 +15,8 @@
 //! Slots that exist and are not recorded are what a crash left between two writes: they are taken
 //! up if they are wanted, and destroyed if they are older than what signs.
 
+#[cfg(test)]
+mod model;
 mod plan;
 #[cfg(test)]
 mod tests;

@@ -293,10 +293,10 @@ fn an_emergency_ends_when_nobody_has_a_certificate_of_the_distrusted_ca() {
 
 #[test]
 fn only_what_has_changed_is_shown() {
-    let (one, two) = ("one".to_owned(), "two".to_owned());
-    assert_eq!(news(&[], &[one.clone()]), ["one"]);
-    assert_eq!(news(&[one.clone()], &[one.clone(), two]), ["two"]);
-    assert_eq!(news(&[one.clone()], &[one]), [""; 0]);
+    let lines = ["one".to_owned(), "two".to_owned()];
+    assert_eq!(news(&[], &lines[..1]), ["one"]);
+    assert_eq!(news(&lines[..1], &lines), ["two"]);
+    assert_eq!(news(&lines, &lines[..1]), [""; 0]);
 }
 
 #[test]

@@ -55,6 +55,17 @@ impl<'a> Work<'a> {
                     || (work.sound(slot).is_ok() && !distrust.contains(&slot.key_id))
             })
             .collect();
+        // An issuing CA whose root was lost before it signed is lost with it.
+        let roots: Vec<String> = work
+            .slots
+            .iter()
+            .filter(|slot| slot.kind == SlotKind::Root)
+            .map(|slot| slot.key_id.clone())
+            .collect();
+        work.slots.retain(|slot| {
+            slot.phase != SlotPhase::Prepared
+                || slot.signed_by.as_ref().is_none_or(|root| roots.contains(root))
+        });
         work
     }
 
