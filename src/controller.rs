@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{Client, Resource};
+use kube::Client;
 
 use crate::identity::IdentityKey;
 use crate::observe::{Memory, View};
@@ -52,8 +52,8 @@ pub struct Context {
     /// How fast identities that were Ready are looked at after a start.
     pub first_looks: Pace<()>,
     pub pods: Queue<ObjectKey>,
-    /// ServiceAccounts, as (namespace, name), whose pods are to be read.
-    pub pod_reads: Queue<(String, String)>,
+    /// ServiceAccounts whose pods are to be read.
+    pub pod_reads: Queue<ObjectKey>,
     pub trust_domains: Queue<String>,
 }
 
@@ -67,21 +67,21 @@ impl Context {
         for key in concerned.identities {
             self.identities.wake(key);
         }
-        for (namespace, account) in concerned.accounts {
-            self.wake_pods(&namespace, &account);
+        for account in concerned.accounts {
+            self.wake_pods(&account);
         }
     }
 
     /// Wakes the pods of a ServiceAccount, whose labels may have to change.
-    pub fn wake_pods(&self, namespace: &str, account: &str) {
-        for key in self.view.pod_index.of_account(namespace, account) {
+    pub fn wake_pods(&self, account: &ObjectKey) {
+        for key in self.view.pod_index.of_account(account) {
             self.pods.wake(key);
         }
     }
 
     /// Has the pods of a ServiceAccount's identities counted anew, soon.
-    pub fn recount_pods(&self, namespace: &str, account: &str) {
-        for key in self.view.census.of_account(namespace, account) {
+    pub fn recount_pods(&self, account: &ObjectKey) {
+        for key in self.view.census.of_account(account) {
             self.identities.wake_after(key, POD_COUNT_DELAY);
         }
     }
@@ -92,9 +92,9 @@ impl Context {
     }
 
     /// Hands in an Event about an object, and counts it where it is a failure.
-    pub fn tell<K: Resource<DynamicType = ()>>(
+    pub fn tell(
         &self,
-        object: &K,
+        object: ObjectReference,
         is_failure: bool,
         reason: &'static str,
         action: &'static str,
@@ -103,8 +103,7 @@ impl Context {
         if is_failure {
             self.metrics.failures.get_or_create(&ReasonLabels { reason }).inc();
         }
-        let reference: ObjectReference = object.object_ref(&());
-        self.outbox.put(Notice { object: reference, is_failure, reason, action, note });
+        self.outbox.put(Notice { object, is_failure, reason, action, note });
     }
 }
 
@@ -175,7 +174,7 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
     };
     let pod_reads = queues.pod_reads.run(PODS_AT_ONCE, {
         let context = context.clone();
-        move |account: (String, String)| {
+        move |account: ObjectKey| {
             let context = context.clone();
             async move { watches::read_pods(&context, &account).await }
         }
@@ -196,7 +195,7 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
 pub struct Queues {
     pub identities: queue::Worker<IdentityKey>,
     pub pods: queue::Worker<ObjectKey>,
-    pub pod_reads: queue::Worker<(String, String)>,
+    pub pod_reads: queue::Worker<ObjectKey>,
     pub trust_domains: queue::Worker<String>,
 }
 

@@ -12,8 +12,12 @@ pub mod spiffe;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource;
+use kube::api::ObjectMeta;
 
 use crate::api::names::{LABEL_VALUE_MAX, PREFIX, default_secret_name};
 use crate::api::{AgentIdentity, DeletionPolicy, ExtraFormat, KeyAlgorithm};
@@ -28,11 +32,11 @@ pub const MINIMUM_LIFE: Lifetime = Lifetime::from_seconds(5 * 60);
 /// The life of a certificate whose spec names none.
 pub const DEFAULT_LIFE: Lifetime = Lifetime::from_seconds(60 * 60);
 
-/// Which AgentIdentity: its namespace and name.
+/// Which AgentIdentity: its namespace and name. Copies share the text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IdentityKey {
-    pub namespace: String,
-    pub name: String,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
 }
 
 impl fmt::Display for IdentityKey {
@@ -49,7 +53,7 @@ pub struct Identity {
     /// `metadata.generation`: the version of the spec that this was parsed from.
     pub generation: i64,
     pub created: Timestamp,
-    pub service_account: String,
+    pub service_account: Arc<str>,
     pub selector: PodSelector,
     pub role: Option<String>,
     /// The TrustDomain named, or `None` for the default one.
@@ -150,7 +154,7 @@ impl Identity {
                 .as_ref()
                 .ok_or(IdentityError::Incomplete("metadata.creationTimestamp"))?
                 .0,
-            service_account: spec.service_account_name.clone(),
+            service_account: spec.service_account_name.as_str().into(),
             selector: PodSelector::parse(spec.pod_selector.as_ref())?,
             role: spec.role.clone(),
             trust_domain: spec.trust_domain.clone(),
@@ -168,16 +172,24 @@ impl Identity {
 }
 
 impl IdentityKey {
+    /// The AgentIdentity as Events name it.
+    pub fn reference(&self, uid: &str) -> ObjectReference {
+        ObjectReference {
+            api_version: Some(AgentIdentity::api_version(&()).into_owned()),
+            kind: Some(AgentIdentity::kind(&()).into_owned()),
+            namespace: Some(self.namespace.to_string()),
+            name: Some(self.name.to_string()),
+            uid: Some(uid.to_owned()),
+            ..ObjectReference::default()
+        }
+    }
+
     /// Which AgentIdentity this is.
     pub fn of(resource: &AgentIdentity) -> Result<Self, IdentityError> {
-        let metadata = &resource.metadata;
-        Ok(IdentityKey {
-            namespace: metadata
-                .namespace
-                .clone()
-                .ok_or(IdentityError::Incomplete("metadata.namespace"))?,
-            name: metadata.name.clone().ok_or(IdentityError::Incomplete("metadata.name"))?,
-        })
+        let ObjectMeta { namespace, name, .. } = &resource.metadata;
+        let namespace = namespace.as_deref().ok_or(IdentityError::Incomplete("metadata.namespace"));
+        let name = name.as_deref().ok_or(IdentityError::Incomplete("metadata.name"));
+        Ok(IdentityKey { namespace: namespace?.into(), name: name?.into() })
     }
 }
 

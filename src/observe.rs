@@ -81,7 +81,7 @@ fn admit(view: &View, identity: &Identity) -> (Admission, Option<Arc<dyn Authori
             return (Admission::Waiting { spiffe_id: None, reason, message }, None);
         }
     };
-    let namespace = view.namespaces.get(&ObjectKey::new("", &identity.key.namespace));
+    let namespace = view.namespaces.get(&ObjectKey::new("", identity.key.namespace.clone()));
     let labels = namespace.map(|namespace| namespace.labels.clone()).unwrap_or_default();
     let spiffe_id = match state.domain.admit(identity, &labels, &view.cluster_domain) {
         Ok(spiffe_id) => spiffe_id,
@@ -115,14 +115,15 @@ async fn read_secret(
     memory: &Memory,
     identity: &Identity,
 ) -> Result<SecretState, WireError> {
-    let key = ObjectKey::new(&identity.key.namespace, &identity.secret_name);
+    let key = ObjectKey::new(identity.key.namespace.clone(), identity.secret_name.as_str());
     if let Some(known) = memory.secret(&identity.key, &key.name, view.secrets.get(&key)) {
         let Some(facts) = known else { return Ok(SecretState::Absent) };
-        if let Err(why) = SecretState::ownership(identity, &facts.meta) {
+        let meta = facts.meta.unpack();
+        if let Err(why) = SecretState::ownership(identity, &meta) {
             return Ok(SecretState::Foreign(why));
         }
         if let Some(content) = memory.content(&identity.key, &facts.resource_version) {
-            let (resource_version, meta) = (facts.resource_version.clone(), facts.meta.clone());
+            let resource_version = facts.resource_version.clone();
             return Ok(SecretState::Ours(Box::new(OurSecret { resource_version, meta, content })));
         }
     }
@@ -130,7 +131,8 @@ async fn read_secret(
         return Ok(SecretState::Absent);
     };
     let facts = view::SecretFacts::of_meta(&secret.metadata);
-    if let Err(why) = SecretState::ownership(identity, &facts.meta) {
+    let meta = facts.meta.unpack();
+    if let Err(why) = SecretState::ownership(identity, &meta) {
         // Without our label it is in no mirror: the next look must ask again.
         memory.doubt(&identity.key);
         return Ok(SecretState::Foreign(why));
@@ -139,7 +141,7 @@ async fn read_secret(
     memory.remember_content(&identity.key, &facts.resource_version, content.clone());
     Ok(SecretState::Ours(Box::new(OurSecret {
         resource_version: facts.resource_version,
-        meta: facts.meta,
+        meta,
         content,
     })))
 }
@@ -151,12 +153,13 @@ fn former_secret(
     previous: Option<&AgentIdentityStatus>,
 ) -> Option<String> {
     let name = previous?.secret_name.clone().filter(|name| *name != identity.secret_name)?;
-    let facts = view.secrets.get(&ObjectKey::new(&identity.key.namespace, &name))?;
-    (facts.meta.owner.as_ref() == Some(&identity.uid)).then_some(name)
+    let facts = view.secrets.get(&ObjectKey::new(identity.key.namespace.clone(), name.as_str()))?;
+    (facts.meta.unpack().owner.as_ref() == Some(&identity.uid)).then_some(name)
 }
 
 /// The identity that a Secret of ours belongs to.
 pub fn identity_of_secret(key: &ObjectKey, facts: &view::SecretFacts) -> Option<IdentityKey> {
-    let name = facts.meta.labels.get(crate::api::names::IDENTITY_LABEL)?;
-    Some(IdentityKey { namespace: key.namespace.clone(), name: name.clone() })
+    let meta = facts.meta.unpack();
+    let name = meta.labels.get(crate::api::names::IDENTITY_LABEL)?.as_str();
+    Some(IdentityKey { namespace: key.namespace.clone(), name: name.into() })
 }

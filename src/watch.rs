@@ -3,8 +3,10 @@
 //! A mirror keeps only a projection of each object, in a type of ours, and says what changed. It
 //! notices what was deleted while a watch was broken, which a plain stream of events does not.
 
+pub mod agents;
 pub mod census;
 pub mod domains;
+pub mod packed;
 pub mod pods;
 
 use std::collections::{HashMap, HashSet};
@@ -16,11 +18,13 @@ use kube::{Resource, ResourceExt};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 
-/// Which object: its namespace (empty for what has none) and its name.
+use crate::identity::IdentityKey;
+
+/// Which object: its namespace (empty for what has none) and its name. Copies share the text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey {
-    pub namespace: String,
-    pub name: String,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
 }
 
 /// What became of one object.
@@ -46,13 +50,25 @@ struct State<V> {
 
 impl ObjectKey {
     /// The key of an object.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         ObjectKey { namespace: namespace.into(), name: name.into() }
     }
 
     /// The key of an object that came from the API server.
     pub fn of<K: Resource>(object: &K) -> Self {
-        ObjectKey { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+        ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any())
+    }
+}
+
+impl From<IdentityKey> for ObjectKey {
+    fn from(key: IdentityKey) -> Self {
+        ObjectKey { namespace: key.namespace, name: key.name }
+    }
+}
+
+impl From<ObjectKey> for IdentityKey {
+    fn from(key: ObjectKey) -> Self {
+        IdentityKey { namespace: key.namespace, name: key.name }
     }
 }
 

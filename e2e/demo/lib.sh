@@ -32,7 +32,7 @@ STEP=0
 
 step() {
 	STEP=$((STEP + 1))
-	printf '\n\033[1m%2d. %s\033[0m  \033[2m(%d s)\033[0m\n' "$STEP" "$1" "$SECONDS" | plain_unless_terminal
+	printf '\n\033[1m%2d. %s\033[0m  \033[2m(after %d s)\033[0m\n' "$STEP" "$1" "$SECONDS" | plain_unless_terminal
 }
 
 say() { printf '    %s\n' "$*"; }
@@ -116,11 +116,19 @@ digest_of() {
 }
 
 install_chart() {
+	forget_interrupted_helm
 	quietly "helm upgrade --install" helm upgrade --install "$RELEASE" "$CHECKOUT/charts/countersign" \
-		--namespace "$RELEASE" --create-namespace --wait --timeout 3m \
+		--namespace "$RELEASE" --create-namespace --wait --timeout 5m \
 		--set-string "image.repository=countersign.dev/countersign,image.tag=$OPERATOR_TAG"
 	helm list --namespace "$RELEASE" | indent
 	kubectl get pods --namespace "$RELEASE" | indent
+}
+
+# forget_interrupted_helm: a helm that was ended in its middle (Ctrl-C) leaves a note that it is at work, and every later one
+# waits for it in vain. What it did is in the cluster, and the next helm goes on from there.
+forget_interrupted_helm() {
+	kubectl delete secrets --namespace "$RELEASE" --ignore-not-found >/dev/null \
+		--selector "owner=helm,name=$RELEASE,status in (pending-install,pending-upgrade,pending-rollback)"
 }
 
 declare_trust_domain() {
@@ -139,7 +147,7 @@ start_crew() {
 	wait_for "the identities" agentidentity --all --namespace "$NAMESPACE"
 	local agent
 	for agent in "${CREW[@]}"; do
-		quietly "the pods of $agent" kubectl rollout status --namespace "$NAMESPACE" "deployment/$agent" --timeout=120s
+		quietly "the pods of $agent" kubectl rollout status --namespace "$NAMESPACE" "deployment/$agent" --timeout=180s
 	done
 	say "every identity is Ready and every agent runs with it"
 }
@@ -148,18 +156,19 @@ start_crew() {
 wait_for() {
 	local what=$1
 	shift
-	kubectl wait --for=condition=Ready "$@" --timeout=90s >/dev/null || {
+	kubectl wait --for=condition=Ready "$@" --timeout=180s >/dev/null || {
 		kubectl describe "$@" >&2
 		kubectl logs --namespace "$RELEASE" --selector app.kubernetes.io/name=countersign --tail=20 >&2
-		fail "not Ready within 90 s: $what; its conditions and the operator's log are above"
+		fail "not Ready within 3 minutes: $what; its conditions and the operator's log are above"
 	}
 }
 
 # --- what there is to see --------------------------------------------------------------------------------------------
 
 show_identities() {
-	kubectl get agid --all-namespaces --output wide | indent
+	kubectl get agid --namespace "$NAMESPACE" | indent
 	echo
+	say "and the labels that the operator gave their pods:"
 	kubectl get pods --namespace "$NAMESPACE" --selector app --label-columns countersign.dev/identity,countersign.dev/role,countersign.dev/state | indent
 }
 
@@ -172,6 +181,7 @@ show_certificate() {
 	mkdir -p "$folder"
 	kubectl get secret planner-identity --namespace "$NAMESPACE" --output 'jsonpath={.data.tls\.crt}' | base64 -d >"$folder/tls.crt"
 	kubectl get configmap countersign-trust-demo --namespace "$NAMESPACE" --output 'jsonpath={.data.ca\.crt}' >"$folder/ca.crt"
+	say "Its only name is the SPIFFE ID. Its life begins two minutes before it was signed, for peers whose clocks are behind."
 	openssl x509 -in "$folder/tls.crt" -noout -text -certopt no_pubkey,no_sigdump,no_header | indent
 	echo
 	say "openssl verify -CAfile ca.crt -untrusted tls.crt tls.crt:"
@@ -180,10 +190,13 @@ show_certificate() {
 }
 
 show_handshake() {
-	in_agent planner handshake --to retrieval:8443 --expect "$(spiffe_id retrieval)" >"$STATE/handshake" 2>&1 || {
+	local end=$((SECONDS + 30))
+	until in_agent planner handshake --to retrieval:8443 --expect "$(spiffe_id retrieval)" >"$STATE/handshake" 2>&1; do
+		# A pod that has just come up may not be reached yet. That is not a handshake, and all else is an answer.
+		grep -q '^ *no connection' "$STATE/handshake" && ((SECONDS < end)) && sleep 1 && continue
 		cat "$STATE/handshake" >&2
 		fail "planner and retrieval do not come together"
-	}
+	done
 	indent <"$STATE/handshake"
 	[[ $(grep -c '^[1-6] ' "$STATE/handshake") == 6 ]] || fail "a mutual handshake has six steps; this had others"
 }
@@ -243,11 +256,11 @@ intruder() {
 
 # must_be_refused WITH TITLE: the pod's own words, and the server's about it.
 must_be_refused() {
-	local pod=intruder-$1 phase='' end=$((SECONDS + 60)) address words line
+	local pod=intruder-$1 phase='' end=$((SECONDS + 120)) address words line
 	until [[ $phase == Succeeded || $phase == Failed ]]; do
 		((SECONDS < end)) || {
 			kubectl describe pod --namespace "$NAMESPACE" "$pod" >&2
-			fail "$2: it did not come to an end within 60 s"
+			fail "$2: it did not come to an end within 120 s"
 		}
 		sleep 0.5
 		phase=$(kubectl get pod --namespace "$NAMESPACE" "$pod" --output 'jsonpath={.status.phase}')

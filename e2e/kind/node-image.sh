@@ -211,9 +211,10 @@ image_with_network_tools() {
 copy_with_libraries() {
 	local root=$1 context=$2 file
 	shift 2
+	# A link in there may start with /, and means the node's file, not this machine's: /usr/sbin/ip is one.
 	while read -r file; do
 		mkdir -p "$context${file%/*}"
-		cp -L "$root$file" "$context$file"
+		cp "$root$(chroot "$root" readlink --canonicalize-existing "$file")" "$context$file"
 	done < <({
 		printf '%s\n' "$@"
 		chroot "$root" ldd "$@" | sed -n 's/^\s\+\(.* => \)\?\(\/[^ ]*\) (.*/\2/p'

@@ -45,8 +45,8 @@ create() {
 	# --retain: the nodes of a cluster that failed to start stay for explain() to look at, and for whoever wants to.
 	{
 		kind create cluster --retain --name "$NAME" --image "$IMAGE" --config "$CONFIG" \
-			--kubeconfig "$KUBECONFIG" &&
-			ready 120s >/dev/null
+			--kubeconfig "$KUBECONFIG" 2>&1 | without_advice >&2 &&
+			ready 180s >/dev/null
 	} || {
 		explain
 		fail "cluster $NAME did not come up; its nodes are left as they are (e2e/kind/README.md says how to look inside)"
@@ -54,6 +54,9 @@ create() {
 	echo "$ORIGIN" >"$CLUSTERS/$NAME"
 	say "cluster $NAME is ready after $((SECONDS - began)) s"
 }
+
+# without_advice: what kind says, but for the beginning of each of its steps, which says the same as the end, and its farewell.
+without_advice() { sed -u -e '/^ • /d' -e '/^cgroup v1 is deprecated/d' -e '/^Set kubectl context/,$d'; }
 
 # explain: what most often tells why a cluster did not come up, without what a waiting node says every five seconds.
 explain() {

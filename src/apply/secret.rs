@@ -68,7 +68,7 @@ fn owners(identity: &Identity, desired: &Meta) -> Option<Vec<Owner<'static>>> {
         vec![Owner {
             api_version: AgentIdentity::api_version(&()).into_owned(),
             kind: "AgentIdentity",
-            name: identity.key.name.clone(),
+            name: identity.key.name.to_string(),
             uid: uid.clone(),
             controller: true,
             // Deleting an identity in the foreground would wait for a right to update its

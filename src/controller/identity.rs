@@ -6,19 +6,18 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::{Context, Next, is_conflict, until};
-use crate::api::AgentIdentity;
 use crate::api::conditions::{IssueReason, READY, Reason};
 use crate::apply;
 use crate::decide::{
     Admission, Content, IssueOrder, Plan, Ready, SecretState, Situation, Step, decide, schedule,
 };
 use crate::identity::{Identity, IdentityKey};
-use crate::observe::view::Object;
 use crate::observe::{Observed, StatusVersion, observe};
 use crate::sign::{SignError, sign};
 use crate::status::{self, Outcome};
 use crate::telemetry::{ControllerLabels, ErrorLabels, IssuanceLabels};
 use crate::watch::ObjectKey;
+use crate::watch::agents::{AgentFacts, Misfit};
 use crate::wire::WireError;
 
 const CONTROLLER: &str = "identity";
@@ -43,51 +42,39 @@ pub async fn run(context: &Context, key: &IdentityKey) -> Next {
 
 async fn reconcile(context: &Context, key: &IdentityKey) -> Result<Next, WireError> {
     let now = (context.clock)();
-    let object = ObjectKey::new(&key.namespace, &key.name);
-    let Some(object) = context.view.identities.get(&object) else { return Ok(None) };
-
-    // 1. Understand the spec.
-    let (resource, current) = match &*object {
-        Object::Read(resource) => (resource, current_status(context, key, resource)),
-        Object::Unreadable { resource_version, generation, error } => {
-            let current =
-                StatusVersion { resource_version: resource_version.clone(), status: None };
-            let message = format!("the AgentIdentity cannot be read: {error}");
-            let status = status::build_invalid(*generation, None, message, now);
-            publish(context, key, resource_version.clone(), &current, status).await?;
-            return Ok(None);
-        }
-    };
-    if resource.metadata.deletion_timestamp.is_some() {
+    let Some(facts) = context.view.identities.get(&key.clone().into()) else { return Ok(None) };
+    if facts.is_being_deleted {
         return Ok(None);
     }
-    let mirrored = resource.metadata.resource_version.clone().unwrap_or_default();
-    let identity = match Identity::parse(resource) {
+
+    // 1. Understand the spec: the watch has, or says why it cannot.
+    let current = current_status(context, key, &facts);
+    let identity = match &facts.identity {
         Ok(identity) => identity,
-        Err(error) => {
-            let generation = resource.metadata.generation.unwrap_or_default();
+        Err(misfit) => {
+            let Misfit { uid, generation, message } = &**misfit;
             let previous = current.status.as_deref();
-            let status = status::build_invalid(generation, previous, error.to_string(), now);
-            if publish(context, key, mirrored, &current, status).await? {
+            let status = status::build_invalid(*generation, previous, message.clone(), now);
+            if publish(context, key, &facts, &current, status).await? {
                 let reason = Reason::InvalidSpec.as_str();
-                context.tell(&**resource, true, reason, "Parse", error.to_string());
+                context.tell(key.reference(uid), true, reason, "Parse", message.clone());
             }
             return Ok(None);
         }
     };
 
     // Its labels may decide; a watch that has not told of it yet soon will.
-    if context.view.namespaces.get(&ObjectKey::new("", &key.namespace)).is_none() {
+    if context.view.namespaces.get(&ObjectKey::new("", key.namespace.clone())).is_none() {
         return Ok(Some(UNKNOWN_NAMESPACE_CHECK));
     }
 
     // 2. Observe.
     let observed =
-        observe(&context.client, &context.view, &context.memory, &identity, current).await?;
+        observe(&context.client, &context.view, &context.memory, identity, current).await?;
 
     // 3. Decide.
     let plan = decide(&Situation {
-        identity: &identity,
+        identity,
         admission: &observed.admission,
         secret: &observed.secret,
         former_secret: observed.former_secret.as_deref(),
@@ -96,7 +83,7 @@ async fn reconcile(context: &Context, key: &IdentityKey) -> Result<Next, WireErr
     });
 
     // 4. and 5. Sign and apply.
-    let performed = perform(context, &identity, resource, &observed, &plan, now).await?;
+    let performed = perform(context, identity, &observed, &plan, now).await?;
     let outcome = match performed {
         Performed::Wait(wait) => return Ok(Some(wait)),
         Performed::KeyPending => return Ok(None),
@@ -109,19 +96,19 @@ async fn reconcile(context: &Context, key: &IdentityKey) -> Result<Next, WireErr
     }
 
     // 6. Status.
-    let status = status::build(&identity, &observed, &outcome, now);
+    let status = status::build(identity, &observed, &outcome, now);
     let attempts = status.failed_attempts.unwrap_or_default();
-    announce(context, resource, &observed, &plan, &outcome);
-    let next = next_turn(&identity, &observed, &plan, &outcome, attempts, now);
-    publish(context, key, mirrored, &observed.status, status).await?;
+    announce(context, identity, &observed, &plan, &outcome);
+    let next = next_turn(identity, &observed, &plan, &outcome, attempts, now);
+    publish(context, key, &facts, &observed.status, status).await?;
     Ok(next)
 }
 
 /// What the API server holds, as far as this replica knows.
-fn current_status(context: &Context, key: &IdentityKey, resource: &AgentIdentity) -> StatusVersion {
+fn current_status(context: &Context, key: &IdentityKey, facts: &AgentFacts) -> StatusVersion {
     let seen = StatusVersion {
-        resource_version: resource.metadata.resource_version.clone().unwrap_or_default(),
-        status: resource.status.clone().map(Arc::new),
+        resource_version: facts.resource_version.to_string(),
+        status: facts.status.as_ref().map(|status| Arc::new(status.unpack())),
     };
     context.memory.status(key, seen)
 }
@@ -138,7 +125,6 @@ enum Performed {
 async fn perform(
     context: &Context,
     identity: &Identity,
-    resource: &AgentIdentity,
     observed: &Observed,
     plan: &Plan,
     now: Timestamp,
@@ -151,7 +137,7 @@ async fn perform(
             {
                 return Ok(Performed::Wait(wait));
             }
-            issue(context, identity, resource, observed, plan, order).await
+            issue(context, identity, observed, plan, order).await
         }
         Step::Adjust { rewrite_bundle } => {
             if *rewrite_bundle
@@ -180,7 +166,6 @@ async fn perform(
 async fn issue(
     context: &Context,
     identity: &Identity,
-    resource: &AgentIdentity,
     observed: &Observed,
     plan: &Plan,
     order: &IssueOrder,
@@ -225,7 +210,7 @@ async fn issue(
                 "certificate {serial} for {} is good until {until} ({}: {})",
                 order.profile.spiffe_id, order.reason, order.message
             );
-            context.tell(resource, false, action, "Issue", note);
+            context.tell(identity.key.reference(&identity.uid), false, action, "Issue", note);
         }
         Err(error) if is_conflict(error) => count(context, order, "conflict"),
         Err(_) => count(context, order, "write_failed"),
@@ -261,7 +246,7 @@ fn count(context: &Context, order: &IssueOrder, result: &'static str) {
 async fn remove_former(context: &Context, key: &IdentityKey, name: &str) -> Result<(), WireError> {
     use k8s_openapi::api::core::v1::Secret;
     use kube::api::{Api, DeleteParams, Preconditions};
-    let seen = context.view.secrets.get(&ObjectKey::new(&key.namespace, name));
+    let seen = context.view.secrets.get(&ObjectKey::new(key.namespace.clone(), name));
     let Some(seen) = seen else { return Ok(()) };
     let preconditions =
         Preconditions { resource_version: Some(seen.resource_version.clone()), uid: None };
@@ -279,7 +264,7 @@ async fn remove_former(context: &Context, key: &IdentityKey, name: &str) -> Resu
 /// Tells of what went wrong, once a failure or a change, not once a look.
 fn announce(
     context: &Context,
-    resource: &AgentIdentity,
+    identity: &Identity,
     observed: &Observed,
     plan: &Plan,
     outcome: &Outcome,
@@ -291,11 +276,10 @@ fn announce(
         }
         _ => return,
     };
-    let identity = resource.metadata.name.as_deref().unwrap_or_default();
-    let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
-    tracing::warn!(identity = format!("{namespace}/{identity}"), %reason, "{message}");
+    tracing::warn!(identity = %identity.key, %reason, "{message}");
     let action = if matches!(plan.step, Step::Nothing) { "Check" } else { "Issue" };
-    context.tell(resource, true, reason.as_str(), action, message.clone());
+    let reference = identity.key.reference(&identity.uid);
+    context.tell(reference, true, reason.as_str(), action, message.clone());
 }
 
 fn already_said(observed: &Observed, message: &str) -> bool {
@@ -343,10 +327,11 @@ fn life_left(secret: &SecretState, now: Timestamp) -> Option<jiff::SignedDuratio
 async fn publish(
     context: &Context,
     key: &IdentityKey,
-    mirrored: String,
+    facts: &AgentFacts,
     current: &StatusVersion,
     status: crate::api::AgentIdentityStatus,
 ) -> Result<bool, WireError> {
+    let mirrored = facts.resource_version.to_string();
     match status::publish(&context.client, &context.memory, key, mirrored, current, status).await {
         // It was deleted meanwhile.
         Err(WireError::NotFound(_)) => Ok(false),
@@ -365,12 +350,9 @@ fn retry(context: &Context, key: &IdentityKey, error: &WireError) -> Duration {
         tracing::debug!(identity = %key, %error, "looking again");
         return Duration::ZERO;
     }
-    let object = ObjectKey::new(&key.namespace, &key.name);
-    let not_after = context.view.identities.get(&object).and_then(|object| match &*object {
-        Object::Read(resource) => Some(resource.status.as_ref()?.certificate.as_ref()?.not_after.0),
-        Object::Unreadable { .. } => None,
-    });
-    let life_left = not_after.map(|end| end.duration_since((context.clock)()));
+    let facts = context.view.identities.get(&key.clone().into());
+    let schedule = facts.and_then(|facts| facts.schedule);
+    let life_left = schedule.map(|(end, _)| end.duration_since((context.clock)()));
     let pause = schedule::retry_after(failures, life_left);
     tracing::warn!(identity = %key, %error, failures, retry_in = %pause, "not done");
     pause.try_into().unwrap_or_default()

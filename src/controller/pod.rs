@@ -40,14 +40,12 @@ const RETRY: Duration = Duration::from_secs(10);
 async fn reconcile(context: &Context, key: &ObjectKey) -> Result<(), WireError> {
     // 1. and 2. Observe.
     let Some(pod) = context.view.pods.get(key) else { return Ok(()) };
-    let members = context.view.candidates(&key.namespace, &pod.service_account);
+    let candidates = context
+        .view
+        .candidates(&ObjectKey::new(key.namespace.clone(), pod.service_account.as_str()));
     // 3. Decide.
-    let candidates: Vec<Candidate<'_>> = members
-        .iter()
-        .filter_map(|(member, spiffe_id)| {
-            Some(Candidate { identity: member.identity.as_ref()?, spiffe_id })
-        })
-        .collect();
+    let candidates: Vec<Candidate<'_>> =
+        candidates.iter().map(|(identity, spiffe_id)| Candidate { identity, spiffe_id }).collect();
     let winner = claimant(&pod.labels, &candidates);
     let change = change(&pod.labels, &pod.annotations, winner);
     if change.is_empty() {
@@ -55,7 +53,7 @@ async fn reconcile(context: &Context, key: &ObjectKey) -> Result<(), WireError> 
     }
     // 5. Apply.
     apply::pods::change(&context.client, key, &pod, &change).await?;
-    let identity = winner.map(|winner| winner.identity.key.name.as_str()).unwrap_or("none");
+    let identity = winner.map(|winner| &*winner.identity.key.name).unwrap_or("none");
     tracing::info!(pod = %format!("{}/{}", key.namespace, key.name), identity, "labelled");
     Ok(())
 }

@@ -23,11 +23,11 @@ pub async fn run(context: Arc<Context>) {
         let counts = context.view.census.counts();
         for (key, object) in context.view.trust_domains.all() {
             let Object::Read(trust_domain) = &*object else { continue };
-            let (total, ready) = counts.get(&key.name).copied().unwrap_or_default();
+            let (total, ready) = counts.get(&*key.name).copied().unwrap_or_default();
             if let Err(error) =
                 write(&context, trust_domain, IdentitiesStatus { total, ready }).await
             {
-                tracing::debug!(trust_domain = key.name, %error, "counted again in a second");
+                tracing::debug!(trust_domain = %key.name, %error, "counted again in a second");
             }
         }
     }

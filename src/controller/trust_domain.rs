@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use super::{Context, Next, is_conflict, until};
 use crate::api::conditions::Reason;
-use crate::api::{SlotPhase, SlotStatus, TrustDomain};
+use crate::api::{SlotKind, SlotPhase, SlotStatus, TrustDomain};
 use crate::apply;
-use crate::decide::slots::{self, Blocked, SlotSituation, bundle_of};
+use crate::decide::slots::{self, Blocked, Reach, SlotSituation, bundle_of};
 use crate::identity::Domain;
 use crate::observe::view::Object;
 use crate::sign::{Authority, LocalAuthority, SignError};
@@ -50,7 +50,7 @@ enum Failure {
 pub async fn load(context: &Context) {
     for (key, _) in context.view.trust_domains.all() {
         if let Some(wait) = run(context, &key.name).await {
-            context.trust_domains.wake_after(key.name, wait);
+            context.trust_domains.wake_after(key.name.to_string(), wait);
         }
     }
     context.view.domains.set_loaded();
@@ -122,7 +122,10 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
         [] => None,
         _ => Some(spread(context, &domain, &bundle_pem).await),
     };
-    let reach = spread.as_ref().map(|spread| reach(context, &domain, bundle, spread));
+    let reach = spread.as_ref().map(|spread| match awaits_targets(&report.status.slots) {
+        true => reach(context, &domain, bundle, spread),
+        false => Reach::default(),
+    });
 
     // 3. Decide, and make what is missing: a root, and then an issuing CA under it.
     let mut made = 0;
@@ -183,6 +186,11 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
     let soon = (failed || plan.rotation.is_some()).then_some(RETRY);
     let next = plan.next_check.map(|moment| until(moment, now));
     Ok(soon.into_iter().chain(next).min())
+}
+
+/// True if and only if a root is recorded that waits for every target to hold it.
+fn awaits_targets(slots: &[SlotStatus]) -> bool {
+    slots.iter().any(|slot| slot.kind == SlotKind::Root && slot.phase == SlotPhase::Prepared)
 }
 
 /// Which CAs sign.

@@ -18,7 +18,7 @@ use crate::identity::IdentityKey;
 use crate::observe::identity_of_secret;
 use crate::observe::view::{Object, SecretFacts, SlotVersion, bundle_facts, namespace_facts};
 use crate::telemetry::ResourceLabels;
-use crate::watch::census::Member;
+use crate::watch::agents::AgentFacts;
 use crate::watch::pods::{Pod, PodFacts};
 use crate::watch::{Change, ObjectKey, drive};
 
@@ -54,9 +54,9 @@ async fn trust_domains(context: &Context) {
             let (Change::Set { key, .. } | Change::Gone { key, .. }) = change;
             // Which is the default, and which domain is taken, concerns the others too.
             for (other, _) in context.view.trust_domains.all() {
-                context.trust_domains.wake(other.name);
+                context.trust_domains.wake(other.name.to_string());
             }
-            context.trust_domains.wake(key.name);
+            context.trust_domains.wake(key.name.to_string());
         }
     })
     .await;
@@ -70,12 +70,12 @@ async fn namespaces(context: &Context) {
         for change in context.view.namespaces.take(event, project) {
             let (Change::Set { key, .. } | Change::Gone { key, .. }) = change;
             for (trust_domain, _) in context.view.trust_domains.all() {
-                context.trust_domains.wake(trust_domain.name);
+                context.trust_domains.wake(trust_domain.name.to_string());
             }
             // Its labels may decide whether its identities are served.
             for (identity, _) in context.view.identities.all() {
                 if identity.namespace == key.name {
-                    context.identities.wake(identity_key(identity));
+                    context.identities.wake(identity.into());
                 }
             }
             for (pod, _) in context.view.pods.all() {
@@ -157,44 +157,41 @@ async fn identities(context: &Context) {
     context.view.domains.wait_until_loaded().await;
     let api = Api::<DeserializeGuard<AgentIdentity>>::all(context.client.clone());
     follow(context, "agentidentities", watch(api, Config::default()), |event| {
-        for change in context.view.identities.take(event, |object| Some(Object::of(object))) {
+        for change in context.view.identities.take(event, |object| Some(AgentFacts::of(object))) {
             take_identity(context, change);
         }
     })
     .await;
 }
 
-fn take_identity(context: &Context, change: Change<Object<AgentIdentity>>) {
+fn take_identity(context: &Context, change: Change<AgentFacts>) {
     match change {
         Change::Gone { key, old } => {
-            let key = identity_key(key);
+            let key = IdentityKey::from(key);
             context.memory.forget(&key);
             context.forge.forget(&key);
             context.wake(context.view.census.remove(&key));
             drop(old);
         }
         Change::Set { key, old, new } => {
-            let key = identity_key(key);
-            if is_another(old.as_deref(), &new) {
+            let key = IdentityKey::from(key);
+            // It was deleted and made again under the same name.
+            if old.is_some_and(|old| old.uid() != new.uid()) {
                 context.memory.forget(&key);
             }
-            let member = match &*new {
-                Object::Read(resource) => Member::of(resource),
-                Object::Unreadable { .. } => Member::default(),
-            };
-            let wait = first_look(context, &member);
+            let wait = first_look(context, &new);
             let concerned =
-                context.view.census.set(key.clone(), Arc::new(member), &context.view.domains);
-            for (namespace, account) in &concerned.accounts {
-                if context.view.pod_index.is_unread(namespace, account) {
-                    context.pod_reads.wake((namespace.clone(), account.clone()));
+                context.view.census.set(key.clone(), new.clone(), &context.view.domains);
+            for account in &concerned.accounts {
+                if context.view.pod_index.is_unread(account) {
+                    context.pod_reads.wake(account.clone());
                 }
             }
             context.wake(concerned);
             // A status that this replica wrote is no news.
             if let Some(wait) = wait {
                 context.identities.wake_after(key, wait);
-            } else if !context.memory.confirm_status(&key, new.resource_version()) {
+            } else if !context.memory.confirm_status(&key, &new.resource_version) {
                 context.identities.wake(key);
             }
         }
@@ -203,21 +200,13 @@ fn take_identity(context: &Context, change: Change<Object<AgentIdentity>>) {
 
 /// How long an identity may wait that a start has just listed. None for at once: it is not Ready,
 /// its renewal is due, or this is not the start.
-fn first_look(context: &Context, member: &Member) -> Option<Duration> {
+fn first_look(context: &Context, facts: &AgentFacts) -> Option<Duration> {
     let now = (context.clock)();
-    let is_due = member.schedule.is_none_or(|(_, renew_at)| renew_at <= now);
-    if context.view.identities.is_ready() || !member.ready || is_due {
+    let is_due = facts.schedule.is_none_or(|(_, renew_at)| renew_at <= now);
+    if context.view.identities.is_ready() || !facts.is_ready || is_due {
         return None;
     }
     Some(context.first_looks.wait_once(now))
-}
-
-/// True if and only if the object was deleted and made again under the same name.
-fn is_another(old: Option<&Object<AgentIdentity>>, new: &Object<AgentIdentity>) -> bool {
-    match (old, new) {
-        (Some(Object::Read(old)), Object::Read(new)) => old.metadata.uid != new.metadata.uid,
-        _ => false,
-    }
 }
 
 async fn pods(context: &Context) {
@@ -236,18 +225,18 @@ async fn pods(context: &Context) {
 fn keep(context: &Context, pod: Pod) -> Option<PodFacts> {
     let namespace = pod.namespace().unwrap_or_default();
     let facts = PodFacts::of(pod)?;
-    let account = facts.service_account.clone();
-    if facts.is_marked() || !context.view.census.of_account(&namespace, &account).is_empty() {
+    let account = ObjectKey::new(namespace, facts.service_account.as_str());
+    if facts.is_marked() || !context.view.census.of_account(&account).is_empty() {
         return Some(facts);
     }
-    context.view.pod_index.note_unread(namespace, account);
+    context.view.pod_index.note_unread(account);
     None
 }
 
 fn take_pods(context: &Context, changes: Vec<Change<PodFacts>>) {
     for change in changes {
-        let (namespace, account) = context.view.pod_index.take(&change);
-        context.recount_pods(&namespace, &account);
+        let account = context.view.pod_index.take(&change);
+        context.recount_pods(&account);
         if let Change::Set { key, .. } = change {
             context.pods.wake(key);
         }
@@ -256,13 +245,13 @@ fn take_pods(context: &Context, changes: Vec<Change<PodFacts>>) {
 
 /// Reads the pods of a ServiceAccount that has got its first identity, which were not kept while
 /// it had none.
-pub async fn read_pods(context: &Context, account: &(String, String)) -> super::Next {
-    let (namespace, name) = account;
+pub async fn read_pods(context: &Context, account: &ObjectKey) -> super::Next {
+    let ObjectKey { namespace, name } = account;
     let api = Api::<Pod>::namespaced(context.client.clone(), namespace);
     let params = ListParams::default().fields(&format!("spec.serviceAccountName={name}"));
     match api.list(&params).await {
         Ok(list) => {
-            context.view.pod_index.note_read(namespace, name);
+            context.view.pod_index.note_read(account);
             for pod in list.items {
                 let key = ObjectKey::of(&pod);
                 if let Some(facts) = PodFacts::of(pod) {
@@ -272,12 +261,8 @@ pub async fn read_pods(context: &Context, account: &(String, String)) -> super::
             None
         }
         Err(error) => {
-            tracing::warn!(namespace, account = name, %error, "its pods could not be listed");
+            tracing::warn!(%namespace, account = %name, %error, "its pods could not be listed");
             Some(Duration::from_secs(5))
         }
     }
-}
-
-fn identity_key(key: ObjectKey) -> IdentityKey {
-    IdentityKey { namespace: key.namespace, name: key.name }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::api::conditions::Reason;
 use crate::api::names::{
@@ -68,7 +69,7 @@ pub struct OurSecret {
 }
 
 /// The parts of an object's metadata that matter here.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Meta {
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
@@ -108,7 +109,8 @@ impl SecretState {
     /// is adopted: it has no owner, our label, and the annotation that only we write.
     pub fn ownership(identity: &Identity, meta: &Meta) -> Result<(), String> {
         let name = &identity.secret_name;
-        let labelled = meta.labels.get(IDENTITY_LABEL) == Some(&identity.key.name);
+        let labelled =
+            meta.labels.get(IDENTITY_LABEL).map(String::as_str) == Some(&*identity.key.name);
         let next = "delete it, or give spec.delivery.secretName another name";
         match (&meta.owner, labelled) {
             (_, false) => {
@@ -129,7 +131,7 @@ impl Meta {
     pub fn desired(identity: &Identity, spiffe_id: &str, leaf: &Leaf, bundle: Sha256) -> Self {
         let template = &identity.template;
         let mut labels = template.labels.clone();
-        labels.insert(IDENTITY_LABEL.to_owned(), identity.key.name.clone());
+        labels.insert(IDENTITY_LABEL.to_owned(), identity.key.name.to_string());
         let mut annotations = template.annotations.clone();
         let keys: Vec<&str> = template
             .labels

@@ -53,7 +53,7 @@ pub fn change(
         .map(|candidate| {
             let identity = candidate.identity;
             let mut wanted = BTreeMap::from([
-                (IDENTITY_LABEL, identity.key.name.as_str()),
+                (IDENTITY_LABEL, &*identity.key.name),
                 (STATE_LABEL, STATE_ACTIVE),
             ]);
             if let Some(role) = &identity.role {
@@ -132,7 +132,7 @@ mod tests {
             (labels(&[("app", "a")]), Some("app-old")),
             (labels(&[("app", "a"), ("tier", "1")]), Some("two")),
         ] {
-            let name = claimant(&pod, &candidates).map(|c| c.identity.key.name.as_str());
+            let name = claimant(&pod, &candidates).map(|c| &*c.identity.key.name);
             assert_eq!(name, winner, "{pod:?}");
         }
         assert!(claimant(&labels(&[("app", "b")]), &candidates[2..]).is_none());

@@ -180,7 +180,7 @@ impl Domain {
         let domain = || self.name.clone();
         let rules = &self.rules;
         if !rules.namespaces.matches(namespace_labels) {
-            let namespace = identity.key.namespace.clone();
+            let namespace = identity.key.namespace.to_string();
             return Err(Refusal::Namespace { domain: domain(), namespace });
         }
         let life = identity.life;
@@ -206,7 +206,7 @@ impl Domain {
         if let Some(name) = identity.dns_names.iter().find(|name| !allowed(name)) {
             return Err(Refusal::DnsName {
                 domain: domain(),
-                namespace: namespace.clone(),
+                namespace: namespace.to_string(),
                 name: name.clone(),
             });
         }

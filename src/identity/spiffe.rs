@@ -1,14 +1,15 @@
 //! SPIFFE IDs and trust domain names (SPIFFE-ID section 2).
 
 use std::fmt;
+use std::sync::Arc;
 
 /// A trust domain's name: the authority part of its SPIFFE IDs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TrustDomainName(String);
 
-/// A SPIFFE ID with a path: `spiffe://<trust domain>/<segment>/...`.
+/// A SPIFFE ID with a path: `spiffe://<trust domain>/<segment>/...`. Copies share the text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SpiffeId(String);
+pub struct SpiffeId(Arc<str>);
 
 /// What makes a text no trust domain name or no SPIFFE ID.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +68,7 @@ impl SpiffeId {
         if id.len() > LONGEST_ID {
             return Err(SpiffeError::TooLong(id));
         }
-        Ok(SpiffeId(id))
+        Ok(SpiffeId(id.into()))
     }
 
     /// The whole ID.

@@ -26,15 +26,15 @@ pub struct Memory(Mutex<HashMap<IdentityKey, Recollection>>);
 #[derive(Debug, Default)]
 struct Recollection {
     /// A version of the Secret, and what it holds.
-    content: Option<(String, Arc<Content>)>,
-    written_secret: Option<Written<SecretFacts>>,
-    written_status: Option<Written<StatusVersion>>,
+    content: Option<(Box<str>, Content)>,
+    written_secret: Option<Box<Written<SecretFacts>>>,
+    written_status: Option<Box<Written<StatusVersion>>>,
     /// A write was refused because the world is not as the mirrors have it: read before deciding.
     doubt: bool,
     failures: u32,
 }
 
-/// A write that the watch has not told of yet.
+/// A write that the watch has not told of yet, which is soon: boxed, for most have none.
 #[derive(Debug)]
 struct Written<T> {
     name: String,
@@ -64,6 +64,10 @@ impl Memory {
             if written.name == name && written.replaced.as_ref() == seen_version {
                 return Some(Some(written.now.clone()));
             }
+            // The watch was faster than the answer to the write, and will not tell of it again.
+            if seen_version == Some(&written.now.resource_version) {
+                recollection.written_secret = None;
+            }
         }
         Some(seen.map(|seen| (*seen).clone()))
     }
@@ -72,14 +76,13 @@ impl Memory {
     pub fn content(&self, identity: &IdentityKey, resource_version: &str) -> Option<Content> {
         let memory = self.lock();
         let (version, content) = memory.get(identity)?.content.as_ref()?;
-        (version == resource_version).then(|| (**content).clone())
+        (**version == *resource_version).then(|| content.clone())
     }
 
     /// Remembers what a version of the Secret holds.
     pub fn remember_content(&self, identity: &IdentityKey, version: &str, content: Content) {
         let mut memory = self.lock();
-        memory.entry(identity.clone()).or_default().content =
-            Some((version.to_owned(), Arc::new(content)));
+        memory.entry(identity.clone()).or_default().content = Some((version.into(), content));
     }
 
     /// Remembers a Secret that was written in place of version `replaced`.
@@ -93,8 +96,9 @@ impl Memory {
     ) {
         let mut memory = self.lock();
         let recollection = memory.entry(identity.clone()).or_default();
-        recollection.content = Some((now.resource_version.clone(), Arc::new(content)));
-        recollection.written_secret = Some(Written { name: name.to_owned(), replaced, now });
+        recollection.content = Some((now.resource_version.as_str().into(), content));
+        recollection.written_secret =
+            Some(Box::new(Written { name: name.to_owned(), replaced, now }));
     }
 
     /// The watch has told of a version of the Secret, or of its end: from now on it is believed.
@@ -140,7 +144,7 @@ impl Memory {
     pub fn remember_status(&self, identity: &IdentityKey, mirrored: String, now: StatusVersion) {
         let mut memory = self.lock();
         let written = Written { name: String::new(), replaced: Some(mirrored), now };
-        memory.entry(identity.clone()).or_default().written_status = Some(written);
+        memory.entry(identity.clone()).or_default().written_status = Some(Box::new(written));
     }
 
     /// The watch has told of a version of the object: from now on it is believed. True if and
@@ -197,7 +201,7 @@ mod tests {
     use super::*;
 
     fn key() -> IdentityKey {
-        IdentityKey { namespace: "research".to_owned(), name: "planner".to_owned() }
+        IdentityKey { namespace: "research".into(), name: "planner".into() }
     }
 
     fn version(version: &str) -> SecretFacts {

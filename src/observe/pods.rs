@@ -5,6 +5,7 @@ use crate::decide::pods::{Candidate, claimant};
 use crate::identity::Identity;
 
 use super::View;
+use crate::watch::census::account_of;
 
 /// The pods of an identity, counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,31 +22,30 @@ pub struct PodCounts {
 impl PodCounts {
     /// Counts an identity's pods.
     pub fn of(view: &View, identity: &Identity) -> Self {
-        let (namespace, account) = (&identity.key.namespace, &identity.service_account);
+        let account = account_of(identity);
         let mut counts = PodCounts::default();
-        let pods = view.pod_index.of_account(namespace, account);
+        let pods = view.pod_index.of_account(&account);
         if pods.is_empty() {
             return counts;
         }
-        let members = view.candidates(namespace, account);
-        let candidates: Vec<Candidate<'_>> = members
+        let candidates = view.candidates(&account);
+        let candidates: Vec<Candidate<'_>> = candidates
             .iter()
-            .filter_map(|(member, spiffe_id)| {
-                Some(Candidate { identity: member.identity.as_ref()?, spiffe_id })
-            })
+            .map(|(identity, spiffe_id)| Candidate { identity, spiffe_id })
             .collect();
         for pod in pods.iter().filter_map(|key| view.pods.get(key)) {
             if !identity.selector.matches(&pod.labels) {
                 continue;
             }
             counts.matched += 1;
-            counts.labelled +=
-                u32::from(pod.labels.get(IDENTITY_LABEL) == Some(&identity.key.name));
+            counts.labelled += u32::from(
+                pod.labels.get(IDENTITY_LABEL).is_some_and(|name| **name == *identity.key.name),
+            );
             if let Some(winner) = claimant(&pod.labels, &candidates)
                 && winner.identity.key != identity.key
             {
                 counts.claimed_by_another += 1;
-                counts.other = Some(winner.identity.key.name.clone());
+                counts.other = Some(winner.identity.key.name.to_string());
             }
         }
         counts

@@ -8,13 +8,15 @@ use kube::ResourceExt;
 use kube::api::{ObjectMeta, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 
+use crate::api::TrustDomain;
 use crate::api::names::{BUNDLE_SHA256_ANNOTATION, CA_CRT};
-use crate::api::{AgentIdentity, TrustDomain};
 use crate::decide::Meta;
 use crate::decide::bundle::{BundleFacts, NamespaceFacts};
-use crate::identity::SpiffeId;
-use crate::watch::census::{Census, Member};
+use crate::identity::{Identity, SpiffeId};
+use crate::watch::agents::AgentFacts;
+use crate::watch::census::Census;
 use crate::watch::domains::Domains;
+use crate::watch::packed::Packed;
 use crate::watch::pods::{PodFacts, PodIndex};
 use crate::watch::{Mirror, ObjectKey};
 use crate::x509::Sha256;
@@ -27,7 +29,7 @@ pub struct View {
     /// The cluster's DNS domain, such as `cluster.local`.
     pub cluster_domain: String,
     pub trust_domains: Mirror<Object<TrustDomain>>,
-    pub identities: Mirror<Object<AgentIdentity>>,
+    pub identities: Mirror<AgentFacts>,
     /// Secrets with our label, by metadata alone.
     pub secrets: Mirror<SecretFacts>,
     /// CA Secrets, by metadata alone.
@@ -43,18 +45,16 @@ pub struct View {
 impl View {
     /// The identities that pods of a ServiceAccount may carry: those that hold their SPIFFE ID
     /// and that their trust domain serves.
-    pub fn candidates(&self, namespace: &str, account: &str) -> Vec<(Arc<Member>, SpiffeId)> {
-        let mut candidates = self.census.candidates(namespace, account);
+    pub fn candidates(&self, account: &ObjectKey) -> Vec<(Arc<Identity>, SpiffeId)> {
+        let mut candidates = self.census.candidates(account);
         if candidates.is_empty() {
             return candidates;
         }
-        let labels = self.namespaces.get(&ObjectKey::new("", namespace));
+        let labels = self.namespaces.get(&ObjectKey::new("", account.namespace.clone()));
         let labels = labels.map(|namespace| namespace.labels.clone()).unwrap_or_default();
-        candidates.retain(|(member, _)| {
-            member.identity.as_ref().is_some_and(|identity| {
-                self.domains.resolve(identity.trust_domain.as_deref()).is_ok_and(|state| {
-                    state.domain.admit(identity, &labels, &self.cluster_domain).is_ok()
-                })
+        candidates.retain(|(identity, _)| {
+            self.domains.resolve(identity.trust_domain.as_deref()).is_ok_and(|state| {
+                state.domain.admit(identity, &labels, &self.cluster_domain).is_ok()
             })
         });
         candidates
@@ -73,7 +73,7 @@ pub enum Object<K> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SecretFacts {
     pub resource_version: String,
-    pub meta: Meta,
+    pub meta: Packed<Meta>,
 }
 
 /// What is kept of a CA Secret.
@@ -125,11 +125,11 @@ impl SecretFacts {
         let owner = metadata.owner_references.iter().flatten().find(|o| o.controller == Some(true));
         SecretFacts {
             resource_version: metadata.resource_version.clone().unwrap_or_default(),
-            meta: Meta {
+            meta: Packed::pack(&Meta {
                 labels: metadata.labels.clone().unwrap_or_default(),
                 annotations: annotations(metadata),
                 owner: owner.map(|owner| owner.uid.clone()),
-            },
+            }),
         }
     }
 }

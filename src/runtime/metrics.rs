@@ -81,7 +81,7 @@ fn certificates(encoder: &mut DescriptorEncoder<'_>, context: &Context) -> Resul
     ] {
         let mut metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
         for (key, not_after, renew_at) in &lines {
-            let labels = [("namespace", key.namespace.as_str()), ("name", key.name.as_str())];
+            let labels = [("namespace", &*key.namespace), ("name", &*key.name)];
             let value = if is_end { *not_after } else { *renew_at };
             ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
         }

@@ -1,39 +1,32 @@
 //! Who claims which SPIFFE ID, and which identities belong to a ServiceAccount.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
+use super::ObjectKey;
+use super::agents::AgentFacts;
 use super::domains::Domains;
-use crate::api::AgentIdentity;
-use crate::api::conditions::READY;
 use crate::identity::{Identity, IdentityKey, SpiffeId};
-
-/// Everything about an identity that concerns others.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Member {
-    /// None where the spec cannot be understood.
-    pub identity: Option<Identity>,
-    pub ready: bool,
-    /// When its certificate ends and is renewed, as the status says.
-    pub schedule: Option<(Timestamp, Timestamp)>,
-}
 
 /// All identities, indexed by what they claim.
 #[derive(Default)]
 pub struct Census(Mutex<State>);
 
+/// In both indices an entry has one identity as a rule, which is why they are vectors.
 #[derive(Default)]
 struct State {
     members: HashMap<IdentityKey, Entry>,
     /// Claimants in the order of their right: the oldest first.
-    by_claim: HashMap<SpiffeId, BTreeSet<(Timestamp, String, IdentityKey)>>,
-    by_account: HashMap<(String, String), BTreeSet<IdentityKey>>,
+    by_claim: HashMap<SpiffeId, Vec<Arc<Identity>>>,
+    /// By ServiceAccount, in the same order.
+    by_account: HashMap<ObjectKey, Vec<Arc<Identity>>>,
 }
 
 struct Entry {
-    member: Arc<Member>,
+    facts: Arc<AgentFacts>,
     trust_domain: Option<String>,
     claim: Option<SpiffeId>,
 }
@@ -43,45 +36,22 @@ struct Entry {
 pub struct Concerned {
     /// Identities whose right to their SPIFFE ID may have changed.
     pub identities: BTreeSet<IdentityKey>,
-    /// ServiceAccounts, as (namespace, name), whose pods may carry other labels now.
-    pub accounts: BTreeSet<(String, String)>,
-}
-
-impl Member {
-    /// What matters of an AgentIdentity to others.
-    pub fn of(resource: &AgentIdentity) -> Self {
-        let status = resource.status.as_ref();
-        let ready = status.is_some_and(|status| {
-            status.conditions.iter().any(|c| c.type_ == READY && c.status == "True")
-        });
-        Member {
-            identity: Identity::parse(resource).ok(),
-            ready,
-            schedule: status
-                .and_then(|status| status.certificate.as_ref())
-                .map(|certificate| (certificate.not_after.0, certificate.renew_at.0)),
-        }
-    }
+    /// ServiceAccounts whose pods may carry other labels now.
+    pub accounts: BTreeSet<ObjectKey>,
 }
 
 impl Census {
     /// Enters an identity, or what became of it.
-    pub fn set(&self, key: IdentityKey, member: Arc<Member>, domains: &Domains) -> Concerned {
+    pub fn set(&self, key: IdentityKey, facts: Arc<AgentFacts>, domains: &Domains) -> Concerned {
         let mut state = self.lock();
+        let known = state.members.get(&key);
+        let is_status_alone = known.is_some_and(|entry| entry.facts.identity == facts.identity);
         let mut concerned = Concerned::default();
-        let same =
-            state.members.get(&key).is_some_and(|entry| entry.member.identity == member.identity);
-        if same {
-            // A status alone concerns nobody else.
-            if let Some(entry) = state.members.get_mut(&key) {
-                entry.member = member;
-            }
-            return concerned;
-        }
         state.strike(&key, &mut concerned);
-        state.enter(key.clone(), member, domains, &mut concerned);
+        state.enter(key.clone(), facts, domains, &mut concerned);
         concerned.identities.remove(&key);
-        concerned
+        // A status alone concerns nobody else.
+        if is_status_alone { Concerned::default() } else { concerned }
     }
 
     /// Strikes out an identity that is gone.
@@ -97,10 +67,10 @@ impl Census {
         let mut state = self.lock();
         let mut concerned = Concerned::default();
         let members: Vec<_> =
-            state.members.iter().map(|(key, entry)| (key.clone(), entry.member.clone())).collect();
-        for (key, member) in members {
+            state.members.iter().map(|(key, entry)| (key.clone(), entry.facts.clone())).collect();
+        for (key, facts) in members {
             state.strike(&key, &mut concerned);
-            state.enter(key.clone(), member, domains, &mut concerned);
+            state.enter(key.clone(), facts, domains, &mut concerned);
             concerned.identities.insert(key);
         }
         concerned
@@ -108,33 +78,27 @@ impl Census {
 
     /// The identity that has the first right to this SPIFFE ID.
     pub fn holder(&self, claim: &SpiffeId) -> Option<IdentityKey> {
-        self.lock().by_claim.get(claim)?.first().map(|(_, _, key)| key.clone())
+        self.lock().holder(claim).map(|identity| identity.key.clone())
     }
 
     /// The identities that pods of a ServiceAccount may carry: those that hold their SPIFFE ID.
-    pub fn candidates(&self, namespace: &str, account: &str) -> Vec<(Arc<Member>, SpiffeId)> {
+    pub fn candidates(&self, account: &ObjectKey) -> Vec<(Arc<Identity>, SpiffeId)> {
         let state = self.lock();
-        let keys = state.by_account.get(&(namespace.to_owned(), account.to_owned()));
-        keys.into_iter()
-            .flatten()
-            .filter_map(|key| {
-                let entry = state.members.get(key)?;
-                let claim = entry.claim.clone()?;
-                let holds = state
-                    .by_claim
-                    .get(&claim)
-                    .and_then(BTreeSet::first)
-                    .is_some_and(|(_, _, holder)| holder == key);
-                holds.then(|| (entry.member.clone(), claim))
+        let identities = state.by_account.get(account).into_iter().flatten();
+        identities
+            .filter_map(|identity| {
+                let claim = state.members.get(&identity.key)?.claim.clone()?;
+                let holds = state.holder(&claim).is_some_and(|holder| holder.key == identity.key);
+                holds.then(|| (identity.clone(), claim))
             })
             .collect()
     }
 
     /// The identities of a ServiceAccount, whether they hold their SPIFFE ID or not.
-    pub fn of_account(&self, namespace: &str, account: &str) -> Vec<IdentityKey> {
+    pub fn of_account(&self, account: &ObjectKey) -> Vec<IdentityKey> {
         let state = self.lock();
-        let keys = state.by_account.get(&(namespace.to_owned(), account.to_owned()));
-        keys.into_iter().flatten().cloned().collect()
+        let identities = state.by_account.get(account).into_iter().flatten();
+        identities.map(|identity| identity.key.clone()).collect()
     }
 
     /// How many identities each trust domain has, and how many of them are ready.
@@ -142,7 +106,7 @@ impl Census {
         let mut counts = BTreeMap::<String, (u32, u32)>::new();
         for entry in self.lock().members.values() {
             if let Some(name) = &entry.trust_domain {
-                let ready = u32::from(entry.member.ready);
+                let ready = u32::from(entry.facts.is_ready);
                 // Not `entry`, which would copy the name ten thousand times a second.
                 match counts.get_mut(name) {
                     Some((total, all_ready)) => {
@@ -161,7 +125,7 @@ impl Census {
     /// Calls `visit` for every identity that has a certificate: when it ends and is renewed.
     pub fn for_each_schedule(&self, mut visit: impl FnMut(&IdentityKey, Timestamp, Timestamp)) {
         for (key, entry) in &self.lock().members {
-            if let Some((not_after, renew_at)) = entry.member.schedule {
+            if let Some((not_after, renew_at)) = entry.facts.schedule {
                 visit(key, not_after, renew_at);
             }
         }
@@ -174,17 +138,21 @@ impl Census {
 }
 
 impl State {
+    fn holder(&self, claim: &SpiffeId) -> Option<&Identity> {
+        Some(self.by_claim.get(claim)?.first()?)
+    }
+
     fn enter(
         &mut self,
         key: IdentityKey,
-        member: Arc<Member>,
+        facts: Arc<AgentFacts>,
         domains: &Domains,
         concerned: &mut Concerned,
     ) {
-        let mut entry = Entry { member: member.clone(), trust_domain: None, claim: None };
-        if let Some(identity) = &member.identity {
-            let account = (key.namespace.clone(), identity.service_account.clone());
-            self.by_account.entry(account.clone()).or_default().insert(key.clone());
+        let mut entry = Entry { facts: facts.clone(), trust_domain: None, claim: None };
+        if let Ok(identity) = &facts.identity {
+            let account = account_of(identity);
+            put(self.by_account.entry(account.clone()).or_default(), identity);
             concerned.accounts.insert(account);
             if let Ok(state) = domains.resolve(identity.trust_domain.as_deref()) {
                 entry.trust_domain = Some(state.domain.name.clone());
@@ -192,8 +160,8 @@ impl State {
             }
             if let Some(claim) = &entry.claim {
                 let claimants = self.by_claim.entry(claim.clone()).or_default();
-                claimants.insert((identity.created, identity.uid.clone(), key.clone()));
-                concerned.identities.extend(claimants.iter().map(|(_, _, key)| key.clone()));
+                put(claimants, identity);
+                concerned.identities.extend(claimants.iter().map(|other| other.key.clone()));
             }
         }
         self.members.insert(key, entry);
@@ -201,23 +169,41 @@ impl State {
 
     fn strike(&mut self, key: &IdentityKey, concerned: &mut Concerned) {
         let Some(entry) = self.members.remove(key) else { return };
-        let Some(identity) = &entry.member.identity else { return };
-        let account = (key.namespace.clone(), identity.service_account.clone());
-        if let Some(keys) = self.by_account.get_mut(&account) {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.by_account.remove(&account);
-            }
-        }
+        let Ok(identity) = &entry.facts.identity else { return };
+        let account = account_of(identity);
+        take_out(&mut self.by_account, &account, key);
         concerned.accounts.insert(account);
         let Some(claim) = &entry.claim else { return };
-        if let Some(claimants) = self.by_claim.get_mut(claim) {
-            claimants.remove(&(identity.created, identity.uid.clone(), key.clone()));
-            concerned.identities.extend(claimants.iter().map(|(_, _, key)| key.clone()));
-            if claimants.is_empty() {
-                self.by_claim.remove(claim);
-            }
-        }
+        take_out(&mut self.by_claim, claim, key);
+        let claimants = self.by_claim.get(claim).into_iter().flatten();
+        concerned.identities.extend(claimants.map(|other| other.key.clone()));
+    }
+}
+
+/// The ServiceAccount whose pods may carry an identity.
+pub fn account_of(identity: &Identity) -> ObjectKey {
+    ObjectKey::new(identity.key.namespace.clone(), identity.service_account.clone())
+}
+
+/// Puts an identity in its place: the older before the newer.
+fn put(identities: &mut Vec<Arc<Identity>>, identity: &Arc<Identity>) {
+    let place = identities.partition_point(|other| rank(other) < rank(identity));
+    identities.insert(place, identity.clone());
+}
+
+fn rank(identity: &Identity) -> (Timestamp, &str, &IdentityKey) {
+    (identity.created, &identity.uid, &identity.key)
+}
+
+fn take_out<K: Eq + Hash>(
+    index: &mut HashMap<K, Vec<Arc<Identity>>>,
+    at: &K,
+    identity: &IdentityKey,
+) {
+    let Some(identities) = index.get_mut(at) else { return };
+    identities.retain(|other| other.key != *identity);
+    if identities.is_empty() {
+        index.remove(at);
     }
 }
 
@@ -248,11 +234,15 @@ mod tests {
     }
 
     fn key(name: &str) -> IdentityKey {
-        IdentityKey { namespace: "research".to_owned(), name: name.to_owned() }
+        IdentityKey { namespace: "research".into(), name: name.into() }
     }
 
-    fn member(name: &str, minute: u32, account: &str) -> Arc<Member> {
-        let resource: AgentIdentity = serde_json::from_value(json!({
+    fn account(name: &str) -> ObjectKey {
+        ObjectKey::new("research", name)
+    }
+
+    fn member(name: &str, minute: u32, account: &str) -> Arc<AgentFacts> {
+        let resource = serde_json::from_value(json!({
             "metadata": {
                 "name": name, "namespace": "research", "uid": name,
                 "creationTimestamp": format!("2026-11-24T10:{minute:02}:00Z"),
@@ -260,7 +250,7 @@ mod tests {
             "spec": {"serviceAccountName": account},
         }))
         .unwrap();
-        Arc::new(Member::of(&resource))
+        Arc::new(AgentFacts::of(resource))
     }
 
     const BY_ACCOUNT: &str = "/ns/{namespace}/sa/{serviceAccount}";
@@ -272,9 +262,9 @@ mod tests {
         assert!(concerned.identities.is_empty());
         let concerned = census.set(key("old"), member("old", 1, "a"), &domains);
         assert_eq!(concerned.identities, BTreeSet::from([key("new")]), "the newer must give way");
-        let claim = census.candidates("research", "a")[0].1.clone();
+        let claim = census.candidates(&account("a"))[0].1.clone();
         assert_eq!(census.holder(&claim), Some(key("old")));
-        assert_eq!(census.candidates("research", "a").len(), 1);
+        assert_eq!(census.candidates(&account("a")).len(), 1);
         let concerned = census.remove(&key("old"));
         assert_eq!(concerned.identities, BTreeSet::from([key("new")]));
         assert_eq!(census.holder(&claim), Some(key("new")));
@@ -287,9 +277,9 @@ mod tests {
         let (census, domains) = (Census::default(), domains(BY_ACCOUNT));
         census.set(key("p"), member("p", 1, "a"), &domains);
         let concerned = census.set(key("p"), member("p", 1, "b"), &domains);
-        let accounts = ["a", "b"].map(|name| ("research".to_owned(), name.to_owned()));
+        let accounts = ["a", "b"].map(account);
         assert_eq!(concerned.accounts, BTreeSet::from(accounts));
-        assert!(census.candidates("research", "a").is_empty());
+        assert!(census.candidates(&account("a")).is_empty());
         let same = census.set(key("p"), member("p", 1, "b"), &domains);
         assert_eq!(same, Concerned::default());
     }
@@ -300,10 +290,10 @@ mod tests {
         let by_account = domains(BY_ACCOUNT);
         census.set(key("a"), member("a", 1, "x"), &by_account);
         census.set(key("b"), member("b", 2, "x"), &by_account);
-        assert_eq!(census.candidates("research", "x").len(), 1);
+        assert_eq!(census.candidates(&account("x")).len(), 1);
         let concerned = census.recount(&domains("/{namespace}/{name}"));
         assert_eq!(concerned.identities, BTreeSet::from([key("a"), key("b")]));
-        assert_eq!(census.candidates("research", "x").len(), 2);
+        assert_eq!(census.candidates(&account("x")).len(), 2);
         assert_eq!(census.counts(), BTreeMap::from([("prod".to_owned(), (2, 0))]));
     }
 }

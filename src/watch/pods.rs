@@ -43,9 +43,9 @@ pub struct PodIndex(Mutex<Accounts>);
 
 #[derive(Debug, Default)]
 struct Accounts {
-    kept: HashMap<(String, String), HashSet<ObjectKey>>,
+    kept: HashMap<ObjectKey, HashSet<ObjectKey>>,
     /// ServiceAccounts that have, or had, pods of which nothing was kept.
-    unread: HashSet<(String, String)>,
+    unread: HashSet<ObjectKey>,
 }
 
 impl PodFacts {
@@ -75,13 +75,13 @@ impl PodFacts {
 }
 
 impl PodIndex {
-    /// Takes in what became of a pod. Returns the (namespace, ServiceAccount) it belongs to.
-    pub fn take(&self, change: &Change<PodFacts>) -> (String, String) {
+    /// Takes in what became of a pod. Returns the ServiceAccount it belongs to.
+    pub fn take(&self, change: &Change<PodFacts>) -> ObjectKey {
         let (key, facts, present) = match change {
             Change::Set { key, new, .. } => (key, new, true),
             Change::Gone { key, old } => (key, old, false),
         };
-        let account = (key.namespace.clone(), facts.service_account.clone());
+        let account = ObjectKey::new(key.namespace.clone(), facts.service_account.as_str());
         let index = &mut self.lock().kept;
         if present {
             index.entry(account.clone()).or_default().insert(key.clone());
@@ -95,24 +95,23 @@ impl PodIndex {
     }
 
     /// The pods of a ServiceAccount.
-    pub fn of_account(&self, namespace: &str, account: &str) -> Vec<ObjectKey> {
-        let key = (namespace.to_owned(), account.to_owned());
-        self.lock().kept.get(&key).into_iter().flatten().cloned().collect()
+    pub fn of_account(&self, account: &ObjectKey) -> Vec<ObjectKey> {
+        self.lock().kept.get(account).into_iter().flatten().cloned().collect()
     }
 
     /// Notes that a ServiceAccount has a pod of which nothing is kept.
-    pub fn note_unread(&self, namespace: String, account: String) {
-        self.lock().unread.insert((namespace, account));
+    pub fn note_unread(&self, account: ObjectKey) {
+        self.lock().unread.insert(account);
     }
 
     /// Notes that the pods of a ServiceAccount have been read.
-    pub fn note_read(&self, namespace: &str, account: &str) {
-        self.lock().unread.remove(&(namespace.to_owned(), account.to_owned()));
+    pub fn note_read(&self, account: &ObjectKey) {
+        self.lock().unread.remove(account);
     }
 
     /// True if and only if a ServiceAccount may have pods of which nothing was kept.
-    pub fn is_unread(&self, namespace: &str, account: &str) -> bool {
-        self.lock().unread.contains(&(namespace.to_owned(), account.to_owned()))
+    pub fn is_unread(&self, account: &ObjectKey) -> bool {
+        self.lock().unread.contains(account)
     }
 
     /// The index is whole between calls, whoever panicked.

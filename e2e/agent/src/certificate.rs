@@ -10,6 +10,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 pub struct Facts {
     /// Every URI among its names. An X.509-SVID has exactly one; what it means is up to `verify`.
     pub uris: Vec<String>,
+    /// In whole bytes, as the operator and OpenSSL write it: people search for it.
     pub serial: String,
     pub subject: String,
     pub issuer: String,
@@ -38,7 +39,7 @@ impl Facts {
             );
         Ok(Self {
             uris: uris.collect(),
-            serial: certificate.serial.to_str_radix(16),
+            serial: hex(&certificate.serial.to_bytes_be()),
             subject: certificate.subject().to_string(),
             issuer: certificate.issuer().to_string(),
             not_before: timestamp(certificate.validity().not_before.timestamp())?,

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustls::crypto::aws_lc_rs;
@@ -19,6 +19,9 @@ use crate::hello::{self, Caller, Failure, HELLO};
 use crate::material;
 use crate::verify::SharedNotes;
 
+/// A pod's program may start before its network: who has not been reached has not been asked.
+const UNTIL_REACHED: Duration = Duration::from_secs(30);
+
 /// How an attempt ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Attempt {
@@ -28,7 +31,7 @@ pub enum Attempt {
 
 pub async fn run(identity: &Path, args: IntrudeArgs) -> Result<ExitCode, anyhow::Error> {
     println!("I hold {}, and call {}", in_hand(&args), args.to);
-    match attempt(identity, &args).await? {
+    match once_reached(identity, &args).await? {
         Attempt::Refused(why) => {
             println!("refused, as must be: {why}");
             Ok(ExitCode::SUCCESS)
@@ -38,6 +41,22 @@ pub async fn run(identity: &Path, args: IntrudeArgs) -> Result<ExitCode, anyhow:
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+async fn once_reached(identity: &Path, args: &IntrudeArgs) -> Result<Attempt, anyhow::Error> {
+    let began = Instant::now();
+    loop {
+        match attempt(identity, args).await {
+            Err(error) if began.elapsed() < UNTIL_REACHED && is_not_reached(&error) => {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
+fn is_not_reached(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Failure::NotReached(_)))
 }
 
 pub async fn attempt(identity: &Path, args: &IntrudeArgs) -> Result<Attempt, anyhow::Error> {

@@ -33,7 +33,7 @@ pub async fn found(context: &Context, domain: &Domain) -> Result<Vec<SlotSecret>
         .all()
         .into_iter()
         .filter(|(_, version)| version.trust_domain == domain.name)
-        .map(|(key, version)| (key.name, version.resource_version.clone()))
+        .map(|(key, version)| (key.name.to_string(), version.resource_version.clone()))
         .collect();
     if let Some(remembered) = context.slots.lock().get(&domain.name)
         && let Some((known, facts)) = &remembered.read

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use kube::Resource;
+
 use super::Failure;
 use crate::api::conditions::{BUNDLE_PUBLISHED, DEFAULT, READY, ROTATING, Reason};
 use crate::api::{BundleStatus, TrustDomain, TrustDomainStatus};
@@ -133,7 +135,7 @@ pub async fn publish(
         report.failure.filter(|(reason, _)| *reason != Reason::Preparing)
     {
         tracing::warn!(trust_domain = name, %reason, "{message}");
-        context.tell(resource, true, reason.as_str(), "Reconcile", message);
+        context.tell(resource.object_ref(&()), true, reason.as_str(), "Reconcile", message);
     }
     Ok(true)
 }

@@ -59,7 +59,8 @@ pub async fn spread(context: &Context, domain: &Domain, bundle_pem: &str) -> Spr
     Spread { failed, pending, selected }
 }
 
-/// Which places hold a bundle: each says so itself, by the digest that it carries. What was
+/// Which places hold a bundle. It takes a look at every Secret: for when somebody waits for them.
+/// Each says so itself, by the digest that it carries. What was
 /// written in this very turn is believed when the watch has told of it.
 pub fn reach(context: &Context, domain: &Domain, bundle: Sha256, spread: &Spread) -> Reach {
     let prefix = format!("{}/", domain.domain.authority_id());
@@ -71,7 +72,8 @@ pub fn reach(context: &Context, domain: &Domain, bundle: Sha256, spread: &Spread
         .collect();
     let mut targets = spread.selected;
     for (key, facts) in context.view.secrets.all() {
-        let annotation = |name: &str| facts.meta.annotations.get(name).map(String::as_str);
+        let meta = facts.meta.unpack();
+        let annotation = |name: &str| meta.annotations.get(name).map(String::as_str);
         if !annotation(SPIFFE_ID_ANNOTATION).is_some_and(|id| id.starts_with(&prefix)) {
             continue;
         }
@@ -85,14 +87,14 @@ pub fn reach(context: &Context, domain: &Domain, bundle: Sha256, spread: &Spread
 
 fn namespaces(context: &Context) -> BTreeMap<String, NamespaceFacts> {
     let all = context.view.namespaces.all();
-    all.into_iter().map(|(key, facts)| (key.name, (*facts).clone())).collect()
+    all.into_iter().map(|(key, facts)| (key.name.to_string(), (*facts).clone())).collect()
 }
 
 fn found(context: &Context, domain: &Domain) -> BTreeMap<String, BundleFacts> {
     let name = bundle_config_map_name(&domain.name);
     let all = context.view.bundles.all();
     all.into_iter()
-        .filter(|(key, _)| key.name == name)
-        .map(|(key, facts)| (key.namespace, (*facts).clone()))
+        .filter(|(key, _)| *key.name == name)
+        .map(|(key, facts)| (key.namespace.to_string(), (*facts).clone()))
         .collect()
 }
