@@ -306,15 +306,18 @@ fn roots(slots: &[SlotStatus]) -> BTreeSet<String> {
     bundle_of(slots).lines().map(str::to_owned).collect()
 }
 
-/// Two thousand histories of up to 150 steps: some 10 million pairs of agents. More with
-/// PROPTEST_CASES.
+fn cases() -> u32 {
+    // 256 is what proptest does where nobody asks for another number.
+    let asked = ProptestConfig::default().cases;
+    if asked == 256 { HISTORIES } else { asked }
+}
+
+/// Histories of up to 150 steps: some ten million pairs of agents. PROPTEST_CASES, which proptest
+/// itself reads, sets another number.
 const HISTORIES: u32 = 2000;
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(HISTORIES),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn any_two_agents_verify_each_other_at_every_moment(ops in proptest::collection::vec(op(), 20..150)) {

@@ -138,6 +138,9 @@ impl<'a> Work<'a> {
 
     /// True if and only if such a CA is what comes next.
     fn fits(&self, kind: SlotKind, found: &FoundCa) -> bool {
+        if self.situation.domain.ca.distrust.contains(&found.ca.key_id) {
+            return false;
+        }
         match kind {
             SlotKind::Root => self.wants_root() && found.signed_by == Some(found.ca.key_id.clone()),
             SlotKind::Issuing => {
@@ -368,13 +371,18 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Secrets of CAs that were retired: older than what is recorded, and not recorded any more.
+    /// Secrets of CAs that are not recorded any more, and were retired (they are older than what
+    /// signs) or are distrusted.
     fn destroyed(&self) -> Vec<String> {
         let active = |kind| self.phase(kind, SlotPhase::Active).map(|slot| slot.number);
+        let distrust = &self.situation.domain.ca.distrust;
+        let is_distrusted = |secret: &SlotSecret| {
+            secret.content.as_ref().is_ok_and(|found| distrust.contains(&found.ca.key_id))
+        };
         self.situation
             .found
             .iter()
-            .filter(|secret| Some(secret.number) < active(secret.kind))
+            .filter(|secret| Some(secret.number) < active(secret.kind) || is_distrusted(secret))
             .filter(|secret| !self.slots.iter().any(|slot| slot.name == secret.name))
             .map(|secret| secret.name.clone())
             .collect()

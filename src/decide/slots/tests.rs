@@ -288,6 +288,17 @@ fn a_distrusted_ca_goes_at_once_with_all_that_it_signed() {
 }
 
 #[test]
+fn a_prepared_root_that_is_distrusted_is_destroyed_and_another_takes_its_place() {
+    let mut story = Story::settled(json!({"atLeast": {"root": 2}}));
+    story.turn();
+    story.domain = domain(json!({"atLeast": {"root": 2}, "distrust": ["aa02"]}));
+    let plan = story.turn();
+    assert!(plan.destroy.contains(&"countersign-ca-prod-root-2".to_owned()), "{plan:?}");
+    assert!(story.phases().contains(&"root-3 Prepared".to_owned()), "{:?}", story.phases());
+    assert_eq!(bundle_of(&story.recorded), "aa01\naa03\n");
+}
+
+#[test]
 fn a_slot_that_is_lost_is_replaced_while_nothing_hangs_on_it() {
     let mut story = Story::settled(json!({"atLeast": {"root": 2}}));
     story.turn();
