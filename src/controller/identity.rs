@@ -145,19 +145,17 @@ async fn perform(
             {
                 return Ok(Performed::Wait(wait));
             }
-            let (SecretState::Ours(ours), Some(authority)) =
-                (&observed.secret, &observed.authority)
+            let (SecretState::Ours(ours), Some(bundle)) = (&observed.secret, &observed.bundle)
             else {
                 return Ok(Performed::Done(Outcome::Quiet(plan.ready.clone())));
             };
             let Content::Read(facts) = &ours.content else {
                 return Ok(Performed::Done(Outcome::Quiet(plan.ready.clone())));
             };
-            let chain = authority.chain();
-            let bundle = rewrite_bundle.then_some(chain);
             let (client, memory) = (&context.client, &context.memory);
+            let rewrite = *rewrite_bundle;
             let adjusted =
-                apply::adjust(client, memory, identity, ours, facts, &chain.facts, bundle).await;
+                apply::adjust(client, memory, identity, ours, facts, bundle, rewrite).await;
             written(plan, adjusted.map(|_| Outcome::Quiet(plan.ready.clone()))).map(Performed::Done)
         }
     }

@@ -109,7 +109,7 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
     {
         let blocked = duplicate(&domain, &rival);
         report.not_ready(blocked.reason, blocked.message.clone());
-        install(context, &domain, Err(blocked));
+        install(context, &domain, Err(blocked), "");
         publish(context, resource, report).await?;
         return Ok(Some(BLOCKED_CHECK));
     }
@@ -170,13 +170,13 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
         Ok(names) => cas::authority(context, &domain, names, &plan.slots).await,
         Err(blocked) => {
             report.not_ready(blocked.reason, blocked.message.clone());
-            install(context, &domain, Err(blocked.clone()));
+            install(context, &domain, Err(blocked.clone()), &bundle_pem);
             publish(context, resource, report).await?;
             return Ok(Some(BLOCKED_CHECK));
         }
     }?;
     report.active(authority.chain());
-    install(context, &domain, Ok(authority));
+    install(context, &domain, Ok(authority), &bundle_pem);
     for name in &plan.destroy {
         apply::slots::destroy(&context.client, &context.view.namespace, name).await?;
         tracing::info!(trust_domain = domain.name, secret = name, "a CA and its key are destroyed");
@@ -212,10 +212,19 @@ fn forget(context: &Context, name: &str) {
     }
 }
 
-/// Lets identities hear of what signs, or of why nothing does.
-fn install(context: &Context, domain: &Domain, authority: Result<Arc<LocalAuthority>, Blocked>) {
-    let authority = authority.map(|authority| authority as Arc<dyn Authority>);
-    if context.view.domains.set(DomainState { domain: domain.clone(), authority }) {
+/// Lets identities hear of what signs, or of why nothing does, and of the bundle.
+fn install(
+    context: &Context,
+    domain: &Domain,
+    authority: Result<Arc<LocalAuthority>, Blocked>,
+    bundle_pem: &str,
+) {
+    let state = DomainState {
+        domain: domain.clone(),
+        authority: authority.map(|authority| authority as Arc<dyn Authority>),
+        bundle: (!bundle_pem.is_empty()).then(|| bundle_pem.into()),
+    };
+    if context.view.domains.set(state) {
         context.domains_changed();
     }
 }

@@ -32,7 +32,8 @@ pub enum Admission {
     /// It may, and the CA signs.
     Admitted { spiffe_id: SpiffeId, authority: AuthorityFacts },
     /// It may, and the CA cannot sign now. What it has stands until it expires.
-    Waiting { spiffe_id: Option<SpiffeId>, reason: Reason, message: String },
+    /// Only the bundle beside it, SHA-256 of which this is, is kept right.
+    Waiting { spiffe_id: Option<SpiffeId>, bundle: Option<Sha256>, reason: Reason, message: String },
     /// It may not.
     Refused { reason: Reason, message: String },
 }

@@ -237,6 +237,7 @@ fn while_the_ca_cannot_sign_a_good_certificate_stands_and_nothing_is_written() {
     let plain = identity(json!({}));
     let waiting = Admission::Waiting {
         spiffe_id: Some(spiffe_id("/ns/research/sa/planner")),
+        bundle: Some(authority().bundle),
         reason: Reason::AuthorityNotReady,
         message: "the CA is gone".to_owned(),
     };
@@ -250,6 +251,9 @@ fn while_the_ca_cannot_sign_a_good_certificate_stands_and_nothing_is_written() {
         assert_eq!(plan.step, Step::Nothing, "{sentence}");
         assert_eq!(matches!(plan.ready, Ready::Yes { .. }), ready, "{sentence}");
     }
+    // Whoever takes the place of the CA must come to be trusted before it can sign.
+    let stale = ours(&plain, changed(|facts| facts.bundle = Some(Sha256::of(b"old"))));
+    assert_eq!(plan(&plain, &waiting, &stale).step, Step::Adjust { rewrite_bundle: true });
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Who signs leaves: one small trait, an implementation a file.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
@@ -38,7 +39,7 @@ pub struct Chain {
     /// The certificates to trust.
     pub roots: Vec<CertificateDer<'static>>,
     /// `ca.crt`.
-    pub bundle_pem: String,
+    pub bundle_pem: Arc<str>,
     pub facts: AuthorityFacts,
 }
 
@@ -59,7 +60,7 @@ impl Chain {
             retiring,
         };
         let roots = read_pem(bundle_pem.as_bytes())?;
-        Ok(Chain { issuer: issuer.0, roots, bundle_pem, facts })
+        Ok(Chain { issuer: issuer.0, roots, bundle_pem: bundle_pem.into(), facts })
     }
 }
 
