@@ -172,7 +172,7 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
             report.not_ready(blocked.reason, blocked.message.clone());
             install(context, &domain, Err(blocked.clone()), &bundle_pem);
             publish(context, resource, report).await?;
-            return Ok(Some(BLOCKED_CHECK));
+            return Ok(Some(if plan.rotation.is_some() { RETRY } else { BLOCKED_CHECK }));
         }
     }?;
     report.active(authority.chain());
