@@ -291,12 +291,15 @@ impl<'a> Work<'a> {
     /// When a rotation goes on whatever is unreached: when the old root, or the issuing CA under
     /// it, is so near its end that it would begin to cut leaves short.
     fn last_moment(&self, active: &SlotStatus) -> Timestamp {
-        let issuing = self.phase(SlotKind::Issuing, SlotPhase::Active);
-        let end = issuing.map_or(active.not_after.0, |i| i.not_after.0.min(active.not_after.0));
-        let life = self.life_of(active, self.situation.domain.ca.root_life.as_duration());
         let leaf = self.situation.domain.rules.maximum_life.as_duration();
-        // A CA that lives hardly longer than its leaves still leaves half of its last third.
-        saturating_sub(end, leaf.min(third(life) / 2))
+        let ca = &self.situation.domain.ca;
+        let last = |slot: &SlotStatus, life: SignedDuration| {
+            // A CA that lives hardly longer than its leaves still leaves half of its last third.
+            saturating_sub(slot.not_after.0, leaf.min(third(self.life_of(slot, life)) / 2))
+        };
+        let root = last(active, ca.root_life.as_duration());
+        let issuing = self.phase(SlotKind::Issuing, SlotPhase::Active);
+        issuing.map_or(root, |issuing| root.min(last(issuing, ca.issuing_life.as_duration())))
     }
 
     fn start(&mut self, names: &[&str]) {
