@@ -45,7 +45,10 @@ pub async fn found(context: &Context, domain: &Domain) -> Result<Vec<SlotSecret>
     let facts: Vec<SlotSecret> = found.into_iter().map(|found| found.facts).collect();
     let mut memory = context.slots.lock();
     let remembered = memory.entry(domain.name.clone()).or_default();
-    remembered.read = Some((versions, facts.clone()));
+    // Where the mirror is behind what was read, its versions say nothing about it: it might come
+    // to the same ones again, by hearing of a Secret and of its end before the next turn.
+    let is_behind = !versions.keys().eq(facts.iter().map(|secret| &secret.name));
+    remembered.read = (!is_behind).then(|| (versions, facts.clone()));
     // Another version may hold another key.
     remembered.authority = None;
     Ok(facts)
