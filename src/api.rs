@@ -16,8 +16,8 @@ pub use agent_identity::{
 };
 pub use trust_domain::{
     AuthoritySpec, BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, IdentitiesSpec,
-    IdentitiesStatus, SelfSigned, SlotKind, SlotPhase, SlotStatus, TrustDomain, TrustDomainSpec,
-    TrustDomainStatus,
+    IdentitiesStatus, RotationStatus, SelfSigned, SlotKind, SlotNumbers, SlotPhase, SlotStatus,
+    TrustDomain, TrustDomainSpec, TrustDomainStatus, WhenUnreached,
 };
 
 /// The API group of every resource.

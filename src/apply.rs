@@ -16,15 +16,13 @@ pub mod slots;
 use kube::Client;
 
 use crate::api::names::SPIFFE_ID_ANNOTATION;
-use crate::decide::{
-    AuthorityFacts, Content, ContentFacts, LeafProfile, Meta, OurSecret, SecretState,
-};
+use crate::decide::{Content, ContentFacts, LeafProfile, Meta, OurSecret, SecretState};
 use crate::identity::Identity;
 use crate::observe::Memory;
 use crate::observe::view::SecretFacts;
-use crate::sign::{Chain, Prepared, formats};
+use crate::sign::{Files, Prepared, formats};
 use crate::wire::{self, WireError};
-use crate::x509::Leaf;
+use crate::x509::{Leaf, Sha256};
 
 /// Proof that a certificate stands in the Secret: only [`issue`] and [`adjust`] make one.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,20 +88,22 @@ pub async fn adjust(
     identity: &Identity,
     ours: &OurSecret,
     facts: &ContentFacts,
-    authority: &AuthorityFacts,
-    bundle: Option<&Chain>,
+    bundle_pem: &str,
+    rewrite_bundle: bool,
 ) -> Result<Applied, WireError> {
+    let bundle = Sha256::of(bundle_pem.as_bytes());
     let spiffe_id = facts.leaf.uris.first().map(String::as_str).unwrap_or_default();
-    let desired = Meta::desired(identity, spiffe_id, &facts.leaf, authority.bundle);
+    let desired = Meta::desired(identity, spiffe_id, &facts.leaf, bundle);
     debug_assert!(desired.annotations.contains_key(SPIFFE_ID_ANNOTATION));
-    let files = bundle
-        .map(|chain| formats::render_bundle(&chain.bundle_pem, &identity.formats))
-        .unwrap_or_default();
+    let files = match rewrite_bundle {
+        true => formats::render_bundle(bundle_pem, &identity.formats),
+        false => Files::default(),
+    };
     let body = secret::adjustment(identity, ours, &desired, &files);
     let metadata =
         wire::patch_secret(client, &identity.key.namespace, &identity.secret_name, body).await?;
     let content = ContentFacts {
-        bundle: if bundle.is_some() { Some(authority.bundle) } else { facts.bundle },
+        bundle: if rewrite_bundle { Some(bundle) } else { facts.bundle },
         ..facts.clone()
     };
     memory.remember_secret(

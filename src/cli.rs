@@ -1,7 +1,11 @@
 //! What a person types.
 
+pub mod cluster;
 pub mod crd;
 pub mod probe;
+pub mod rotate;
+pub mod trust;
+pub mod words;
 
 use std::path::PathBuf;
 
@@ -28,6 +32,10 @@ pub enum Command {
         #[arg(long, value_name = "FOLDER")]
         output: Option<PathBuf>,
     },
+    /// Draw a trust domain: its CAs, its bundle, and what happens next
+    Trust(trust::TrustOptions),
+    /// Replace a trust domain's CA without breaking trust, and follow how it goes
+    RotateCa(rotate::RotateOptions),
     /// Get an http URL and fail where it does not answer with success
     Probe {
         /// Such as http://localhost:9402/readyz
@@ -43,14 +51,14 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Run(options) => {
             runtime::logs::start(options.log_format, &options.log)?;
-            rustls::crypto::aws_lc_rs::default_provider()
-                .install_default()
-                .map_err(|_| anyhow::anyhow!("a crypto provider is already installed"))?;
+            install_crypto()?;
             tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()?
                 .block_on(runtime::run(options))
         }
+        Command::Trust(options) => wait_for(trust::run(options)),
+        Command::RotateCa(options) => wait_for(rotate::run(options)),
         Command::Crd { output: None } => {
             print!("{}", crd::stream());
             Ok(())
@@ -63,4 +71,16 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Probe { url } => probe::probe(&url),
     }
+}
+
+/// Does what a person waits for.
+fn wait_for(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    install_crypto()?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+fn install_crypto() -> anyhow::Result<()> {
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("a crypto provider is already installed"))
 }

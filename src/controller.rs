@@ -45,6 +45,8 @@ pub struct Context {
     pub outbox: Outbox,
     /// How fast a changed bundle is written into Secrets.
     pub bundle_pace: Pace<IdentityKey>,
+    /// How fast certificates of a retiring CA are replaced.
+    pub reissue_pace: Pace<IdentityKey>,
     pub slots: trust_domain::SlotMemory,
     pub identities: Queue<IdentityKey>,
     /// How fast identities that were Ready are looked at after a start.

@@ -18,6 +18,7 @@ use crate::identity::{Identity, IdentityKey};
 use crate::sign::Authority;
 use crate::watch::ObjectKey;
 use crate::wire::{self, WireError};
+use crate::x509::Sha256;
 
 pub use memory::{Memory, StatusVersion};
 pub use pods::PodCounts;
@@ -29,6 +30,8 @@ pub struct Observed {
     /// The name of the TrustDomain that it belongs to, where there is one.
     pub trust_domain: Option<String>,
     pub authority: Option<Arc<dyn Authority>>,
+    /// `ca.crt` as it should be.
+    pub bundle: Option<Arc<str>>,
     pub secret: SecretState,
     pub former_secret: Option<String>,
     pub pods: PodCounts,
@@ -62,12 +65,10 @@ pub async fn observe(
     };
     let former_secret = former_secret(view, identity, status.status.as_deref());
     let pods = PodCounts::of(view, identity);
-    let trust_domain = view
-        .domains
-        .resolve(identity.trust_domain.as_deref())
-        .ok()
-        .map(|state| state.domain.name.clone());
-    Ok(Observed { admission, trust_domain, authority, secret, former_secret, pods, status })
+    let state = view.domains.resolve(identity.trust_domain.as_deref()).ok();
+    let trust_domain = state.as_ref().map(|state| state.domain.name.clone());
+    let bundle = state.and_then(|state| state.bundle.clone());
+    Ok(Observed { admission, trust_domain, authority, bundle, secret, former_secret, pods, status })
 }
 
 /// Whether the identity may have a certificate, and who would sign it.
@@ -78,7 +79,7 @@ fn admit(view: &View, identity: &Identity) -> (Admission, Option<Arc<dyn Authori
         // It may come (back): what the identity has stands until it expires.
         Err(blocked) => {
             let (reason, message) = (blocked.reason, blocked.message);
-            return (Admission::Waiting { spiffe_id: None, reason, message }, None);
+            return (Admission::Waiting { spiffe_id: None, bundle: None, reason, message }, None);
         }
     };
     let namespace = view.namespaces.get(&ObjectKey::new("", identity.key.namespace.clone()));
@@ -104,7 +105,8 @@ fn admit(view: &View, identity: &Identity) -> (Admission, Option<Arc<dyn Authori
         Err(blocked) => {
             let message = format!("TrustDomain {}: {}", state.domain.name, blocked.message);
             let reason = Reason::AuthorityNotReady;
-            (Admission::Waiting { spiffe_id: Some(spiffe_id), reason, message }, None)
+            let bundle = state.bundle.as_ref().map(|pem| Sha256::of(pem.as_bytes()));
+            (Admission::Waiting { spiffe_id: Some(spiffe_id), bundle, reason, message }, None)
         }
     }
 }

@@ -32,6 +32,10 @@ use metrics::Stage;
 /// during which both bundles are good; the API server has as many again to spare for others.
 const BUNDLE_WRITES_A_SECOND: u32 = 50;
 
+/// Certificates of a retiring CA that are replaced a second. Nobody is in a hurry: the old ones are
+/// good until they end.
+const REISSUES_A_SECOND: u32 = 50;
+
 /// Identities that are looked at a second after a start, of those that were Ready. Each costs one
 /// read of a Secret; whoever is not Ready, or due, does not wait behind them.
 const FIRST_LOOKS_A_SECOND: u32 = 500;
@@ -149,6 +153,7 @@ fn assemble(
         metrics: metrics.clone(),
         outbox: outbox.clone(),
         bundle_pace: Pace::per_second(BUNDLE_WRITES_A_SECOND),
+        reissue_pace: Pace::per_second(REISSUES_A_SECOND),
         slots: trust_domain::SlotMemory::default(),
         identities,
         first_looks: Pace::per_second(FIRST_LOOKS_A_SECOND),

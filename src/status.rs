@@ -132,16 +132,24 @@ pub async fn publish(
     Ok(true)
 }
 
-/// A merge patch from one status to another: what the new one lacks is taken away.
+/// A merge patch from one status to another: what the new one lacks is taken away, however deep.
 pub fn patch_of<S: Serialize>(resource_version: &str, old: Option<&S>, new: &S) -> Value {
     let value = |status: &S| serde_json::to_value(status).unwrap_or_default();
     let mut status = value(new);
-    if let (Some(old), Value::Object(new)) = (old.map(value), &mut status) {
-        for key in old.as_object().into_iter().flat_map(|old| old.keys()) {
-            new.entry(key.clone()).or_insert(Value::Null);
-        }
+    if let Some(old) = old.map(value) {
+        take_away(&old, &mut status);
     }
     json!({"metadata": {"resourceVersion": resource_version}, "status": status})
+}
+
+fn take_away(old: &Value, new: &mut Value) {
+    let (Value::Object(old), Value::Object(new)) = (old, new) else { return };
+    for (key, old) in old {
+        match new.get_mut(key) {
+            Some(new) => take_away(old, new),
+            None => drop(new.insert(key.clone(), Value::Null)),
+        }
+    }
 }
 
 /// A condition that keeps its time of transition where its status stays.
@@ -243,5 +251,19 @@ fn pods_labelled(pods: &PodCounts) -> (bool, Reason, String) {
         (false, Reason::Labelling, format!("{labelled} of {matched} matching pods are labelled"))
     } else {
         (true, Reason::AllLabelled, format!("all {matched} matching pods are labelled"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_takes_away_what_the_new_status_lacks_however_deep() {
+        let old = json!({"a": 1, "b": {"c": [1], "d": 2}, "e": {"f": 3}});
+        let new = json!({"a": 1, "b": {"d": 4}});
+        let patch = patch_of("7", Some(&old), &new);
+        let status = json!({"a": 1, "b": {"c": null, "d": 4}, "e": null});
+        assert_eq!(patch, json!({"metadata": {"resourceVersion": "7"}, "status": status}));
     }
 }

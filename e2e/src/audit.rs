@@ -1,6 +1,8 @@
 //! What each user asked of the API server, from the server's own audit log.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::Path;
 
 use serde_json::Value;
@@ -105,11 +107,49 @@ pub fn requests_by(user: User, log: &Path) -> Requests {
         .lines()
         .filter(|line| line.contains(user.name()))
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|event| event["user"]["username"] == user.name())
+        .filter(|event| is_by(user, event))
         .filter(|event| seen.insert(event["auditID"].to_string()))
         .map(|event| request(&event))
         .collect();
     Requests(requests)
+}
+
+/// The same, line by line as they come, for a test that acts on each.
+pub struct Tail {
+    user: User,
+    log: BufReader<File>,
+    line: String,
+}
+
+impl Tail {
+    /// Begins with the next request.
+    pub fn of(user: User, log: &Path) -> Self {
+        let mut file = File::open(log).expect("the API server has an audit log");
+        file.seek(SeekFrom::End(0)).expect("a file can be sought");
+        Self { user, log: BufReader::new(file), line: String::new() }
+    }
+
+    /// The next request, if there is one by now.
+    pub fn next_request(&mut self) -> Option<Request> {
+        loop {
+            let read = self.log.read_line(&mut self.line).expect("the audit log can be read");
+            // The end of a line may not be written yet.
+            if read == 0 || !self.line.ends_with('\n') {
+                return None;
+            }
+            let line = std::mem::take(&mut self.line);
+            let event = line.contains(self.user.name()).then(|| serde_json::from_str(&line));
+            if let Some(Ok(event)) = event
+                && is_by(self.user, &event)
+            {
+                return Some(request(&event));
+            }
+        }
+    }
+}
+
+fn is_by(user: User, event: &Value) -> bool {
+    event["user"]["username"] == user.name()
 }
 
 fn request(event: &Value) -> Request {

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
 use crate::agents::text_of;
 use crate::wait::now;
@@ -67,24 +67,7 @@ impl Delivered {
 
     /// The leaf.
     pub fn leaf(&self) -> Leaf {
-        let certificate = parse(&self.chain[0]);
-        let mut leaf = Leaf {
-            serial: format!("{:x}", certificate.tbs_certificate.serial),
-            uris: Vec::new(),
-            dns_names: BTreeSet::new(),
-            not_before: moment(certificate.validity().not_before.timestamp()),
-            not_after: moment(certificate.validity().not_after.timestamp()),
-        };
-        let names = certificate.subject_alternative_name().expect("the SAN parses").expect("a SAN");
-        assert!(names.critical || !certificate.subject().as_raw().is_empty(), "SAN not critical");
-        for name in &names.value.general_names {
-            match name {
-                GeneralName::URI(uri) => leaf.uris.push((*uri).to_owned()),
-                GeneralName::DNSName(name) => drop(leaf.dns_names.insert((*name).to_owned())),
-                other => panic!("a SAN of another kind: {other:?}"),
-            }
-        }
-        leaf
+        leaf_of(&self.chain[0])
     }
 
     /// The earliest end of any certificate of the chain and the bundle but the leaf's own.
@@ -161,6 +144,39 @@ pub fn verify(
         )?;
     }
     Ok(())
+}
+
+/// What a leaf says about itself.
+pub fn leaf_of(der: &CertificateDer<'_>) -> Leaf {
+    let certificate = parse(der);
+    let mut leaf = Leaf {
+        serial: format!("{:x}", certificate.tbs_certificate.serial),
+        uris: Vec::new(),
+        dns_names: BTreeSet::new(),
+        not_before: moment(certificate.validity().not_before.timestamp()),
+        not_after: moment(certificate.validity().not_after.timestamp()),
+    };
+    let names = certificate.subject_alternative_name().expect("the SAN parses").expect("a SAN");
+    assert!(names.critical || !certificate.subject().as_raw().is_empty(), "SAN not critical");
+    for name in &names.value.general_names {
+        match name {
+            GeneralName::URI(uri) => leaf.uris.push((*uri).to_owned()),
+            GeneralName::DNSName(name) => drop(leaf.dns_names.insert((*name).to_owned())),
+            other => panic!("a SAN of another kind: {other:?}"),
+        }
+    }
+    leaf
+}
+
+/// The key id of the CA that signed a certificate, in lower-case hexadecimal, as it says itself.
+pub fn authority_key_id(der: &CertificateDer<'_>) -> String {
+    let certificate = parse(der);
+    let id =
+        certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.clone(),
+            _ => None,
+        });
+    id.expect("it names its CA").0.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The certificates of a PEM text, at least one.

@@ -14,12 +14,14 @@
 
 pub mod agents;
 pub mod audit;
+pub mod chronicle;
 pub mod clock;
 pub mod delivered;
 pub mod envoy;
 pub mod install;
 pub mod judges;
 pub mod metrics;
+pub mod mount;
 pub mod namespace;
 pub mod operator;
 pub mod process;
@@ -31,6 +33,7 @@ pub mod web;
 pub mod workspace;
 pub mod world;
 
+pub use chronicle::Chronicle;
 pub use delivered::Delivered;
 pub use namespace::Namespace;
 pub use operator::{Operator, Options};

@@ -55,15 +55,20 @@ pub struct Operator {
 impl Operator {
     /// Starts it and waits until it answers; whether it leads is another matter.
     pub async fn start(server: &ApiServer, options: Options) -> Self {
+        let mut operator = Self::spawn(server, options);
+        operator.answers().await;
+        operator
+    }
+
+    /// Starts it and does not wait for anything.
+    pub fn spawn(server: &ApiServer, options: Options) -> Self {
         let port = workspace::free_port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let log = log_file(server, &options.replica);
         let mut command = command(server, &options);
         command.arg("--listen").arg(address.to_string());
         let process = Process::spawn(&format!("countersign {}", options.replica), command, &log);
-        let mut operator = Self { process, address };
-        operator.answers().await;
-        operator
+        Self { process, address }
     }
 
     /// Starts it and waits until it acts.

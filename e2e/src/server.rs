@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::{Api, Client, Config};
 
 use crate::audit::{self, Requests};
 use crate::process::{Process, Signal};
@@ -89,6 +90,22 @@ impl ApiServer {
     /// What `user` has asked so far.
     pub fn requests_by(&self, user: User) -> Requests {
         audit::requests_by(user, &self.folder.join("audit.log"))
+    }
+
+    /// What `user` asks from now on, as it comes.
+    pub fn next_requests_by(&self, user: User) -> audit::Tail {
+        audit::Tail::of(user, &self.folder.join("audit.log"))
+    }
+
+    /// Takes the Lease away from whoever leads, so that the next one leads at once. That a Lease is
+    /// respected is `tests/leadership.rs`' matter.
+    pub async fn forget_leader(&self) {
+        let leases: Api<Lease> =
+            Api::namespaced(self.client().await, crate::users::OPERATOR_NAMESPACE);
+        for lease in leases.list(&Default::default()).await.expect("leases are listed") {
+            let name = lease.metadata.name.unwrap_or_default();
+            leases.delete(&name, &Default::default()).await.expect("a Lease is deleted");
+        }
     }
 
     /// Ends the API server at once; etcd keeps the objects.

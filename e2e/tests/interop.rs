@@ -2,14 +2,14 @@
 //! which serves from our files and follows a rotation without a restart. (rustls and rustls-webpki
 //! judge every certificate of every test; see `delivered.rs`.)
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
 
 use countersign_e2e::agents::text_of;
 use countersign_e2e::envoy::{self, Envoy};
 use countersign_e2e::judges::{self, openssl};
-use countersign_e2e::{Delivered, Namespace, World, seconds, wait_for, workspace};
+use countersign_e2e::mount::{Mount, write};
+use countersign_e2e::{Delivered, World, seconds, wait_for, workspace};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::DeleteParams;
 use serde_json::json;
@@ -92,7 +92,7 @@ async fn envoy_serves_mutual_tls_and_follows_a_rotation_without_a_restart() {
     let caller = Delivered::read(&ns.secret_of("caller").await);
     let before = ns.secret_of("server").await;
 
-    let mount = Mount::of(&ns, &before);
+    let mount = Mount::of(ns.server.folder().join(&ns.name).join("mount"), &before);
     let mut server = Envoy::start(&ns.server.folder().join(&ns.name), &mount.folder).await;
     let first = wait_for("Envoy answers over mutual TLS", seconds(20), async || {
         server.call(&caller, &host).await.map_err(|error| error.to_string())
@@ -153,39 +153,4 @@ async fn one_of_each(test: &str) -> Vec<(PathBuf, String)> {
         all.push((folder, identity.status.unwrap().spiffe_id.unwrap()));
     }
     all
-}
-
-fn write(folder: &Path, secret: &Secret) {
-    std::fs::create_dir_all(folder).unwrap();
-    for (name, value) in secret.data.iter().flatten() {
-        std::fs::write(folder.join(name), &value.0).unwrap();
-    }
-}
-
-/// A Secret volume as the kubelet makes it: files are links through `..data`, which is swapped.
-struct Mount {
-    folder: PathBuf,
-    count: std::sync::atomic::AtomicU32,
-}
-
-impl Mount {
-    fn of(ns: &Namespace, secret: &Secret) -> Arc<Self> {
-        let folder = ns.server.folder().join(&ns.name).join("mount");
-        let mount = Arc::new(Self { folder, count: Default::default() });
-        mount.update(secret);
-        for name in secret.data.iter().flatten().map(|(name, _)| name) {
-            std::os::unix::fs::symlink(Path::new("..data").join(name), mount.folder.join(name))
-                .unwrap();
-        }
-        mount
-    }
-
-    fn update(&self, secret: &Secret) {
-        let number = self.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let version = format!("..version-{number}");
-        write(&self.folder.join(&version), secret);
-        let link = self.folder.join("..data_tmp");
-        std::os::unix::fs::symlink(&version, &link).unwrap();
-        std::fs::rename(&link, self.folder.join("..data")).unwrap();
-    }
 }

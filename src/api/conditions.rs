@@ -8,6 +8,8 @@ pub const READY: &str = "Ready";
 pub const PODS_LABELLED: &str = "PodsLabelled";
 /// The condition of a TrustDomain that is marked default: whether it is the one that counts.
 pub const DEFAULT: &str = "Default";
+/// The condition of a TrustDomain while its CAs change: what comes next, and when.
+pub const ROTATING: &str = "Rotating";
 /// The condition that says whether every selected namespace holds the bundle.
 pub const BUNDLE_PUBLISHED: &str = "BundlePublished";
 
@@ -71,6 +73,16 @@ pub enum Reason {
     /// An older TrustDomain is marked default as well, and is the one that counts.
     DuplicateDefault,
 
+    // TrustDomain, Rotating
+    /// The new bundle is on its way to every target.
+    Publishing,
+    /// Every target holds the new bundle; agents are given time to load it.
+    Soaking,
+    /// Some targets could not be reached, and a person is waited for.
+    Stalled,
+    /// The new CA signs; the old one is trusted until what it signed has ended.
+    Retiring,
+
     // TrustDomain, BundlePublished
     /// Every selected namespace holds the bundle.
     Published,
@@ -106,6 +118,10 @@ impl Reason {
             Reason::CaSecretInvalid => "CASecretInvalid",
             Reason::CaExpired => "CAExpired",
             Reason::IsDefault => "IsDefault",
+            Reason::Publishing => "Publishing",
+            Reason::Soaking => "Soaking",
+            Reason::Stalled => "Stalled",
+            Reason::Retiring => "Retiring",
             Reason::Published => "Published",
             Reason::NamespacesUnreached => "NamespacesUnreached",
         }
@@ -141,6 +157,8 @@ pub enum IssueReason {
     Expired,
     /// The time to renew has come.
     NearExpiry,
+    /// The CA that signed it is retiring.
+    AuthorityRetiring,
 }
 
 impl IssueReason {
@@ -157,6 +175,7 @@ impl IssueReason {
             IssueReason::WrongFormats => "WrongFormats",
             IssueReason::Expired => "Expired",
             IssueReason::NearExpiry => "NearExpiry",
+            IssueReason::AuthorityRetiring => "AuthorityRetiring",
         }
     }
 }

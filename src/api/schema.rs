@@ -53,6 +53,23 @@ pub fn dns_suffixes(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Subject key ids in lower-case hexadecimal.
+pub fn key_ids(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "x-kubernetes-list-type": "set",
+        "items": {
+            "type": "string",
+            "maxLength": 128,
+            "x-kubernetes-validations": [{
+                "rule": "self.matches('^([0-9a-f]{2})+$')",
+                "message": "write a key id as status.slots has it: hexadecimal digits in lower case",
+            }],
+        },
+    })
+}
+
 /// Labels or annotations a user adds to the Secret; ours are not among them.
 pub fn template_map(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

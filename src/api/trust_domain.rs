@@ -93,6 +93,51 @@ pub struct CaSpec {
     /// The algorithm of both CA keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_algorithm: Option<CaKeyAlgorithm>,
+    /// How long a new root CA is trusted everywhere before it signs: the time that agents take to
+    /// see and load a new bundle. Default 10m; a kubelet takes up to 100 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub soak: Option<String>,
+    /// Asks for newer CAs: those with a lower number than this are rotated out.
+    /// `kubectl countersign rotate-ca` raises it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<SlotNumbers>,
+    /// What to do when a new bundle has not reached every target an hour after it was published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when_unreached: Option<WhenUnreached>,
+    /// Key ids of root or issuing CAs that are not to be trusted from now on, without overlap:
+    /// agents that have not yet got a certificate of another CA are cut off. For a CA key that is
+    /// in wrong hands.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::key_ids")]
+    pub distrust: Vec<String>,
+}
+
+/// Numbers of CAs, as they stand in `status.slots`.
+#[derive(
+    schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default,
+)]
+pub struct SlotNumbers {
+    /// The least number of the root CA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000), extend("format" = "int32"))]
+    pub root: Option<u32>,
+    /// The least number of the issuing CA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000), extend("format" = "int32"))]
+    pub issuing: Option<u32>,
+}
+
+/// What to do when a new bundle does not reach every target.
+#[derive(
+    schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default,
+)]
+pub enum WhenUnreached {
+    /// Wait for a person, until the old CA is about to end.
+    #[default]
+    Wait,
+    /// Go on: whoever was not reached will not trust certificates of the new CA.
+    Proceed,
 }
 
 /// The algorithms a CA's key may have. Ed25519 is not among them: Envoy and Java before 15 refuse
@@ -181,6 +226,9 @@ pub struct TrustDomainStatus {
     /// The bundle that is published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<BundleStatus>,
+    /// How far a new root CA has come, while there is one that does not sign yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<RotationStatus>,
     /// How many identities belong to this trust domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identities: Option<IdentitiesStatus>,
@@ -192,6 +240,9 @@ pub struct TrustDomainStatus {
 pub struct SlotStatus {
     /// The Secret in the operator's namespace.
     pub name: String,
+    /// Grows with every CA of a kind, and is never used twice.
+    #[schemars(extend("format" = "int32"))]
+    pub number: u32,
     /// `Root` or `Issuing`.
     pub kind: SlotKind,
     /// What the CA is used for now.
@@ -202,6 +253,44 @@ pub struct SlotStatus {
     pub not_after: Time,
     /// In this phase since.
     pub since: Time,
+    /// The key id of the root CA that signed an issuing CA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<String>,
+    /// A root CA's certificate in PEM, so that the bundle can be put together again whatever
+    /// becomes of the Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    /// The longest life that a certificate can have been given under this CA, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "int64"))]
+    pub longest_life: Option<u64>,
+    /// When the last certificate that a retiring CA can have signed has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trusted_until: Option<Time>,
+}
+
+/// How far a new root CA has come.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationStatus {
+    /// Places that must hold the new bundle: ConfigMaps, and Secrets of identities.
+    #[schemars(extend("format" = "int32"))]
+    pub targets: u32,
+    /// Those of them that do.
+    #[schemars(extend("format" = "int32"))]
+    pub reached: u32,
+    /// The first ten that do not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreached: Vec<String>,
+    /// Since when all of them do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached_since: Option<Time>,
+    /// When the new CA signs, if nothing comes between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activates_at: Option<Time>,
+    /// When it signs even if some place is not reached, because the old one is about to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proceeds_at: Option<Time>,
 }
 
 /// Which of the two CAs of a chain.
@@ -220,6 +309,8 @@ pub enum SlotPhase {
     Prepared,
     /// It is published and signs.
     Active,
+    /// It signs nothing any more, and is trusted until all that it signed has ended.
+    Retiring,
 }
 
 /// The bundle that is published.

@@ -13,8 +13,8 @@ use crate::api::names::{
 };
 use crate::decide::bundle::BundleWrite;
 use crate::identity::Domain;
-use crate::sign::Chain;
 use crate::wire::WireError;
+use crate::x509::Sha256;
 
 /// Does one write to a bundle ConfigMap.
 ///
@@ -24,14 +24,14 @@ use crate::wire::WireError;
 pub async fn write(
     client: &Client,
     domain: &Domain,
-    chain: &Chain,
+    bundle_pem: &str,
     write: &BundleWrite,
 ) -> Result<(), WireError> {
     let name = bundle_config_map_name(&domain.name);
     let api = |namespace: &str| Api::<ConfigMap>::namespaced(client.clone(), namespace);
     match write {
         BundleWrite::Create { namespace } => {
-            let config_map = config_map(domain, chain, &name, None);
+            let config_map = config_map(domain, bundle_pem, &name, None);
             let created = api(namespace).create(&PostParams::default(), &config_map).await;
             match created.map_err(WireError::from) {
                 Err(WireError::Conflict(message)) => {
@@ -46,7 +46,7 @@ pub async fn write(
             }
         }
         BundleWrite::Replace { namespace, resource_version } => {
-            let config_map = config_map(domain, chain, &name, Some(resource_version));
+            let config_map = config_map(domain, bundle_pem, &name, Some(resource_version));
             api(namespace).replace(&name, &PostParams::default(), &config_map).await?;
         }
         BundleWrite::Delete { namespace, resource_version } => {
@@ -64,7 +64,7 @@ pub async fn write(
 
 fn config_map(
     domain: &Domain,
-    chain: &Chain,
+    bundle_pem: &str,
     name: &str,
     resource_version: Option<&str>,
 ) -> ConfigMap {
@@ -72,12 +72,12 @@ fn config_map(
         "name": name,
         "resourceVersion": resource_version,
         "labels": {TRUST_DOMAIN_LABEL: domain.name},
-        "annotations": {BUNDLE_SHA256_ANNOTATION: chain.facts.bundle.to_string()},
+        "annotations": {BUNDLE_SHA256_ANNOTATION: Sha256::of(bundle_pem.as_bytes()).to_string()},
         "ownerReferences": [owner(domain)],
     });
     ConfigMap {
         metadata: serde_json::from_value(metadata).expect("these are the fields of ObjectMeta"),
-        data: Some(BTreeMap::from([(CA_CRT.to_owned(), chain.bundle_pem.clone())])),
+        data: Some(BTreeMap::from([(CA_CRT.to_owned(), bundle_pem.to_owned())])),
         ..ConfigMap::default()
     }
 }

@@ -1,6 +1,8 @@
 //! CA Secrets: immutable, one a CA, never overwritten.
 
+use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
+use kube::api::{Api, DeleteParams};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use zeroize::Zeroizing;
@@ -58,6 +60,18 @@ pub async fn create(
     let mut bytes = Zeroizing::new(Vec::with_capacity(32 * 1024));
     serde_json::to_writer(&mut *bytes, &body).expect("plain data can be written to memory");
     wire::create_secret(client, namespace, bytes).await.map(drop)
+}
+
+/// Destroys a CA that nothing needs any more, and its key with it.
+///
+/// # Errors
+/// When the API server did not take it.
+pub async fn destroy(client: &Client, namespace: &str, name: &str) -> Result<(), WireError> {
+    let api = Api::<Secret>::namespaced(client.clone(), namespace);
+    match api.delete(name, &DeleteParams::default()).await.map_err(WireError::from) {
+        Ok(_) | Err(WireError::NotFound(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// A reference to the TrustDomain, so that what belongs to it goes with it.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::{Context, Next, is_conflict, until};
-use crate::api::conditions::{READY, Reason};
+use crate::api::conditions::{IssueReason, READY, Reason};
 use crate::apply;
 use crate::decide::{
     Admission, Content, IssueOrder, Plan, Ready, SecretState, Situation, Step, decide, schedule,
@@ -131,26 +131,31 @@ async fn perform(
 ) -> Result<Performed, WireError> {
     match &plan.step {
         Step::Nothing => Ok(Performed::Done(Outcome::Quiet(plan.ready.clone()))),
-        Step::Issue(order) => issue(context, identity, observed, plan, order).await,
+        Step::Issue(order) => {
+            if order.reason == IssueReason::AuthorityRetiring
+                && let Some(wait) = context.reissue_pace.wait(identity.key.clone(), now)
+            {
+                return Ok(Performed::Wait(wait));
+            }
+            issue(context, identity, observed, plan, order).await
+        }
         Step::Adjust { rewrite_bundle } => {
             if *rewrite_bundle
                 && let Some(wait) = context.bundle_pace.wait(identity.key.clone(), now)
             {
                 return Ok(Performed::Wait(wait));
             }
-            let (SecretState::Ours(ours), Some(authority)) =
-                (&observed.secret, &observed.authority)
+            let (SecretState::Ours(ours), Some(bundle)) = (&observed.secret, &observed.bundle)
             else {
                 return Ok(Performed::Done(Outcome::Quiet(plan.ready.clone())));
             };
             let Content::Read(facts) = &ours.content else {
                 return Ok(Performed::Done(Outcome::Quiet(plan.ready.clone())));
             };
-            let chain = authority.chain();
-            let bundle = rewrite_bundle.then_some(chain);
             let (client, memory) = (&context.client, &context.memory);
+            let rewrite = *rewrite_bundle;
             let adjusted =
-                apply::adjust(client, memory, identity, ours, facts, &chain.facts, bundle).await;
+                apply::adjust(client, memory, identity, ours, facts, bundle, rewrite).await;
             written(plan, adjusted.map(|_| Outcome::Quiet(plan.ready.clone()))).map(Performed::Done)
         }
     }
@@ -175,6 +180,11 @@ async fn issue(
     context.metrics.sign_seconds.observe(start.elapsed().as_secs_f64());
     let prepared = match prepared {
         Ok(prepared) => prepared,
+        // Between two CAs nothing is signed for a moment; nobody need hear of it.
+        Err(SignError::OtherAuthority) => {
+            count(context, order, "conflict");
+            return Err(WireError::Conflict(SignError::OtherAuthority.to_string()));
+        }
         Err(error) => {
             count(context, order, "sign_failed");
             return Ok(Performed::Done(Outcome::Failed {

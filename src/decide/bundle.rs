@@ -40,6 +40,11 @@ impl BundleWrite {
     }
 }
 
+/// True if and only if a namespace is to hold the bundle.
+pub fn is_selected(domain: &Domain, namespace: &NamespaceFacts) -> bool {
+    !namespace.terminating && domain.bundle_namespaces.matches(&namespace.labels)
+}
+
 /// What to write so that every selected namespace holds the bundle, and no other does.
 pub fn decide(
     domain: &Domain,
@@ -47,11 +52,8 @@ pub fn decide(
     namespaces: &BTreeMap<String, NamespaceFacts>,
     found: &BTreeMap<String, BundleFacts>,
 ) -> Vec<BundleWrite> {
-    let selected = |name: &str| {
-        namespaces
-            .get(name)
-            .is_some_and(|n| !n.terminating && domain.bundle_namespaces.matches(&n.labels))
-    };
+    let selected =
+        |name: &str| namespaces.get(name).is_some_and(|facts| is_selected(domain, facts));
     let wanted = namespaces.keys().filter(|name| selected(name)).filter_map(|name| {
         let namespace = name.clone();
         match found.get(name) {

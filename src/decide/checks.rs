@@ -25,7 +25,9 @@ pub fn reason_to_issue(
         Ok(facts) => facts,
         Err(finding) => return Some(finding),
     };
-    sound(identity, spiffe_id, Some(authority), facts).or_else(|| near_expiry(identity, facts, now))
+    sound(identity, spiffe_id, Some(authority), facts)
+        .or_else(|| near_expiry(identity, facts, now))
+        .or_else(|| authority_retiring(authority, facts))
 }
 
 /// The first reason why the identity cannot be used with what is there, if any.
@@ -96,9 +98,12 @@ fn spec_changed(
 ) -> Option<Finding> {
     let leaf = &facts.leaf;
     let life = schedule::issued_life(leaf);
-    // A life shorter than asked for is the CA's doing where the two end together.
+    // A life shorter than asked for is the CA's doing where the two end together. Of another CA
+    // than the active one that is not known.
     let cut_short = life < identity.life.as_duration()
-        && authority.is_none_or(|authority| leaf.not_after >= authority.not_after);
+        && authority.is_none_or(|authority| {
+            leaf.not_after >= authority.not_after || facts.issuer != Some(authority.issuer)
+        });
     let what = if leaf.dns_names != identity.dns_names {
         "DNS names"
     } else if leaf.algorithm != Some(identity.algorithm) {
@@ -119,12 +124,27 @@ fn wrong_formats(identity: &Identity, facts: &ContentFacts) -> Option<Finding> {
 }
 
 fn wrong_issuer(authority: &AuthorityFacts, facts: &ContentFacts) -> Option<Finding> {
-    (facts.issuer != Some(authority.issuer)).then(|| {
+    (facts.issuer != Some(authority.issuer) && !is_retiring(authority, facts)).then(|| {
         (
             IssueReason::WrongIssuer,
             format!("the certificate was not signed by the active CA {}", authority.key_id),
         )
     })
+}
+
+fn authority_retiring(authority: &AuthorityFacts, facts: &ContentFacts) -> Option<Finding> {
+    (facts.issuer != Some(authority.issuer)).then(|| {
+        let (old, new) = (&facts.leaf.authority_key_id, &authority.key_id);
+        (
+            IssueReason::AuthorityRetiring,
+            format!("the CA {old} that signed it is retiring, and {new} signs now"),
+        )
+    })
+}
+
+/// True if and only if the certificate really was signed by a CA, and that one is retiring.
+fn is_retiring(authority: &AuthorityFacts, facts: &ContentFacts) -> bool {
+    facts.issuer.is_some() && authority.retiring.contains(&facts.leaf.authority_key_id)
 }
 
 fn expired(facts: &ContentFacts, now: Timestamp) -> Option<Finding> {

@@ -65,8 +65,8 @@ pub enum Ready {
 pub fn decide(situation: &Situation<'_>) -> Plan {
     match situation.admission {
         Admission::Refused { reason, message } => Plan::rest(Ready::no(*reason, message.clone())),
-        Admission::Waiting { spiffe_id, reason, message } => {
-            wait(situation, spiffe_id.as_ref(), *reason, message)
+        Admission::Waiting { spiffe_id, bundle, reason, message } => {
+            wait(situation, spiffe_id.as_ref(), *bundle, *reason, message)
         }
         Admission::Admitted { spiffe_id, authority } => serve(situation, spiffe_id, authority),
     }
@@ -110,10 +110,12 @@ impl LeafProfile {
     }
 }
 
-/// The CA cannot sign: what is there stands until it expires, and nothing is written.
+/// The CA cannot sign: what is there stands until it expires, and nothing is written but the
+/// bundle beside it.
 fn wait(
     situation: &Situation<'_>,
     spiffe_id: Option<&SpiffeId>,
+    bundle: Option<Sha256>,
     reason: Reason,
     message: &str,
 ) -> Plan {
@@ -124,6 +126,10 @@ fn wait(
         checks::reason_not_ready(situation.identity, spiffe_id, None, Some(content), situation.now);
     match (flaw, content) {
         (None, Content::Read(facts)) => Plan {
+            step: match bundle.is_some() && facts.bundle != bundle {
+                true => Step::Adjust { rewrite_bundle: true },
+                false => Step::Nothing,
+            },
             next_check: Some(facts.leaf.not_after),
             ..Plan::rest(Ready::Yes {
                 message: format!(

@@ -32,7 +32,8 @@ pub enum Admission {
     /// It may, and the CA signs.
     Admitted { spiffe_id: SpiffeId, authority: AuthorityFacts },
     /// It may, and the CA cannot sign now. What it has stands until it expires.
-    Waiting { spiffe_id: Option<SpiffeId>, reason: Reason, message: String },
+    /// Only the bundle beside it, SHA-256 of which this is, is kept right.
+    Waiting { spiffe_id: Option<SpiffeId>, bundle: Option<Sha256>, reason: Reason, message: String },
     /// It may not.
     Refused { reason: Reason, message: String },
 }
@@ -47,6 +48,8 @@ pub struct AuthorityFacts {
     pub not_after: Timestamp,
     /// SHA-256 of `ca.crt`.
     pub bundle: Sha256,
+    /// Key ids of issuing CAs that sign no more and are still trusted.
+    pub retiring: Vec<String>,
 }
 
 /// The Secret of the name that the spec gives.

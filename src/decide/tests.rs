@@ -51,6 +51,7 @@ fn authority() -> AuthorityFacts {
         issuer: Sha256::of(b"issuer"),
         not_after: now() + SignedDuration::from_hours(1000),
         bundle: Sha256::of(b"bundle"),
+        retiring: vec!["0d".to_owned()],
     }
 }
 
@@ -175,6 +176,14 @@ fn the_first_check_that_fires_is_the_reason_to_issue() {
             Some(IssueReason::WrongIssuer),
         ),
         (
+            "a CA that is retiring",
+            changed(|facts| {
+                facts.issuer = Some(Sha256::of(b"old"));
+                facts.leaf.authority_key_id = "0d".to_owned();
+            }),
+            Some(IssueReason::AuthorityRetiring),
+        ),
+        (
             "a format that was not asked for",
             changed(|facts| facts.formats = BTreeSet::from([ExtraFormat::Pkcs12])),
             Some(IssueReason::WrongFormats),
@@ -228,6 +237,7 @@ fn while_the_ca_cannot_sign_a_good_certificate_stands_and_nothing_is_written() {
     let plain = identity(json!({}));
     let waiting = Admission::Waiting {
         spiffe_id: Some(spiffe_id("/ns/research/sa/planner")),
+        bundle: Some(authority().bundle),
         reason: Reason::AuthorityNotReady,
         message: "the CA is gone".to_owned(),
     };
@@ -241,6 +251,9 @@ fn while_the_ca_cannot_sign_a_good_certificate_stands_and_nothing_is_written() {
         assert_eq!(plan.step, Step::Nothing, "{sentence}");
         assert_eq!(matches!(plan.ready, Ready::Yes { .. }), ready, "{sentence}");
     }
+    // Whoever takes the place of the CA must come to be trusted before it can sign.
+    let stale = ours(&plain, changed(|facts| facts.bundle = Some(Sha256::of(b"old"))));
+    assert_eq!(plan(&plain, &waiting, &stale).step, Step::Adjust { rewrite_bundle: true });
 }
 
 #[test]

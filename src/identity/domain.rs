@@ -1,12 +1,12 @@
 //! A TrustDomain that has been understood, and its word on whether an identity may be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
 use super::{Identity, Lifetime, LifetimeError, MINIMUM_LIFE, PodSelector};
 use super::{SelectorError, SpiffeError, SpiffeId, TrustDomainName};
-use crate::api::{CaKeyAlgorithm, KeyAlgorithm, TrustDomain};
+use crate::api::{CaKeyAlgorithm, KeyAlgorithm, SlotNumbers, TrustDomain, WhenUnreached};
 
 /// The path of a SPIFFE ID where a TrustDomain gives none: the one shape that Istio accepts
 /// without configuration.
@@ -14,6 +14,8 @@ pub const DEFAULT_PATH_TEMPLATE: &str = "/ns/{namespace}/sa/{serviceAccount}";
 
 const DEFAULT_ROOT_LIFE: Lifetime = Lifetime::from_seconds(10 * 365 * 24 * 3600);
 const DEFAULT_ISSUING_LIFE: Lifetime = Lifetime::from_seconds(365 * 24 * 3600);
+/// A kubelet shows a changed file within 100 s, an agent may look once a minute, and some are slow.
+const DEFAULT_SOAK: Lifetime = Lifetime::from_seconds(10 * 60);
 const DEFAULT_MAXIMUM_LIFE: Lifetime = Lifetime::from_seconds(24 * 3600);
 
 /// A TrustDomain whose every field has been understood.
@@ -39,6 +41,14 @@ pub struct CaShape {
     pub root_life: Lifetime,
     pub issuing_life: Lifetime,
     pub algorithm: CaKeyAlgorithm,
+    /// How long a new root is trusted everywhere before it signs.
+    pub soak: Lifetime,
+    /// CAs with a lower number are rotated out.
+    pub at_least: SlotNumbers,
+    /// Whether a rotation goes on past targets that cannot be reached.
+    pub proceed_unreached: bool,
+    /// Key ids of CAs that are not to be trusted.
+    pub distrust: BTreeSet<String>,
 }
 
 /// What identities of a trust domain may ask for.
@@ -237,6 +247,10 @@ fn parse_ca(resource: &TrustDomain) -> Result<CaShape, DomainError> {
         root_life: root,
         issuing_life: issuing,
         algorithm: ca.key_algorithm.unwrap_or_default(),
+        soak: lifetime("ca.soak", &ca.soak)?.unwrap_or(DEFAULT_SOAK),
+        at_least: ca.at_least.unwrap_or_default(),
+        proceed_unreached: ca.when_unreached == Some(WhenUnreached::Proceed),
+        distrust: ca.distrust.iter().cloned().collect(),
     })
 }
 

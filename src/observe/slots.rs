@@ -4,9 +4,10 @@ use kube::Client;
 
 use crate::api::SlotKind;
 use crate::api::names::{SLOT_KIND_LABEL, TLS_CRT, TLS_KEY, TRUST_DOMAIN_LABEL};
-use crate::decide::slots::SlotSecret;
+use crate::decide::slots::{FoundCa, SlotOrder, SlotSecret};
 use crate::sign::Slot;
 use crate::wire::{self, SecretObject, WireError};
+use crate::x509::write_pem;
 
 /// A CA Secret, and the CA in it if it holds one.
 pub struct FoundSlot {
@@ -33,7 +34,9 @@ pub async fn read(
                 "issuing" => SlotKind::Issuing,
                 _ => return None,
             };
-            Some(understand(secret, kind))
+            let name = secret.metadata.name.as_deref()?;
+            let number = SlotOrder::number_of(trust_domain, kind, name)?;
+            Some(understand(secret, name, kind, number))
         })
         .collect();
     // Who signed whom can be told only when all are there. Quadratic in a handful.
@@ -45,18 +48,26 @@ pub async fn read(
         })
         .collect();
     for (slot, signer) in found.iter_mut().zip(signers) {
-        slot.facts.signed_by = signer;
+        if let Ok(ca) = &mut slot.facts.content {
+            ca.signed_by = signer;
+        }
     }
     Ok(found)
 }
 
-fn understand(secret: &SecretObject, kind: SlotKind) -> FoundSlot {
+fn understand(secret: &SecretObject, name: &str, kind: SlotKind, number: u32) -> FoundSlot {
     let file = |name: &str| secret.data.get(name).map(|bytes| bytes.as_slice()).unwrap_or_default();
     let read = Slot::read(file(TLS_CRT), file(TLS_KEY));
     let content = match &read {
-        Ok(slot) => Ok(slot.ca.clone()),
+        Ok(slot) => Ok(FoundCa {
+            ca: slot.ca.clone(),
+            certificate_pem: write_pem([&slot.certificate]),
+            signed_by: None,
+        }),
         Err(error) => Err(error.to_string()),
     };
-    let name = secret.metadata.name.clone().unwrap_or_default();
-    FoundSlot { facts: SlotSecret { name, kind, content, signed_by: None }, slot: read.ok() }
+    FoundSlot {
+        facts: SlotSecret { name: name.to_owned(), kind, number, content },
+        slot: read.ok(),
+    }
 }

@@ -1,12 +1,15 @@
 //! Who signs leaves: one small trait, an implementation a file.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use async_trait::async_trait;
 use rustls_pki_types::CertificateDer;
 
 use super::key::PrivateKey;
 use super::{SignError, profile};
 use crate::decide::{AuthorityFacts, LeafProfile};
-use crate::x509::{Ca, Sha256, write_pem};
+use crate::x509::{Ca, Sha256, read_pem};
 
 /// Something that signs leaves for a trust domain.
 ///
@@ -36,30 +39,36 @@ pub struct Chain {
     /// The certificates to trust.
     pub roots: Vec<CertificateDer<'static>>,
     /// `ca.crt`.
-    pub bundle_pem: String,
+    pub bundle_pem: Arc<str>,
     pub facts: AuthorityFacts,
 }
 
 impl Chain {
-    /// The chain of an issuing CA under a root.
+    /// The chain of an issuing CA under a root, for a bundle that may trust other roots besides,
+    /// and issuing CAs that are still trusted and sign no more.
     pub fn new(
         issuer: (CertificateDer<'static>, &Ca),
-        root: (CertificateDer<'static>, &Ca),
-    ) -> Self {
-        let bundle_pem = write_pem([&root.0]);
+        root: &Ca,
+        bundle_pem: String,
+        retiring: Vec<String>,
+    ) -> Result<Self, SignError> {
         let facts = AuthorityFacts {
             key_id: issuer.1.key_id.clone(),
             issuer: issuer.1.fingerprint,
-            not_after: issuer.1.not_after.min(root.1.not_after),
+            not_after: issuer.1.not_after.min(root.not_after),
             bundle: Sha256::of(bundle_pem.as_bytes()),
+            retiring,
         };
-        Chain { issuer: issuer.0, roots: vec![root.0], bundle_pem, facts }
+        let roots = read_pem(bundle_pem.as_bytes())?;
+        Ok(Chain { issuer: issuer.0, roots, bundle_pem: bundle_pem.into(), facts })
     }
 }
 
 /// A CA whose key this program holds.
 pub struct LocalAuthority {
     chain: Chain,
+    /// Set before anybody is told that another CA signs.
+    is_retired: AtomicBool,
     issuer: rcgen::Issuer<'static, CaKey>,
 }
 
@@ -87,7 +96,12 @@ impl LocalAuthority {
     pub fn new(chain: Chain, key: PrivateKey) -> Result<Self, SignError> {
         let issuer = rcgen::Issuer::from_ca_cert_der(&chain.issuer, CaKey(key))
             .map_err(|error| SignError::Sign(error.to_string()))?;
-        Ok(LocalAuthority { chain, issuer })
+        Ok(LocalAuthority { chain, is_retired: AtomicBool::new(false), issuer })
+    }
+
+    /// Signs nothing from now on (rule 2).
+    pub fn retire(&self) {
+        self.is_retired.store(true, Ordering::SeqCst);
     }
 }
 
@@ -102,6 +116,9 @@ impl Authority for LocalAuthority {
         profile: &LeafProfile,
         key: &PrivateKey,
     ) -> Result<CertificateDer<'static>, SignError> {
+        if self.is_retired.load(Ordering::SeqCst) {
+            return Err(SignError::OtherAuthority);
+        }
         let certificate = profile::leaf(profile)?
             .signed_by(key.pair(), &self.issuer)
             .map_err(|error| SignError::Sign(error.to_string()))?;

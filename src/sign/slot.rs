@@ -54,8 +54,13 @@ impl Slot {
     }
 
     /// Takes up both CAs as one that signs leaves.
-    pub fn into_authority(self, root: &Slot) -> Result<LocalAuthority, SignError> {
-        let chain = Chain::new((self.certificate, &self.ca), (root.certificate.clone(), &root.ca));
+    pub fn into_authority(
+        self,
+        root: &Slot,
+        bundle_pem: String,
+        retiring: Vec<String>,
+    ) -> Result<LocalAuthority, SignError> {
+        let chain = Chain::new((self.certificate, &self.ca), &root.ca, bundle_pem, retiring)?;
         LocalAuthority::new(chain, self.key)
     }
 

@@ -33,6 +33,7 @@ fn domain(algorithm: &str) -> Domain {
 fn order(kind: crate::api::SlotKind, hours: u64) -> SlotOrder {
     SlotOrder {
         kind,
+        number: 1,
         name: "x".to_owned(),
         life: Lifetime::from_seconds(hours * 3600),
         parent: None,
@@ -46,7 +47,8 @@ fn authority(algorithm: &str) -> LocalAuthority {
     let issuing = Slot::make(&domain, &order(Issuing, 200), Some(&root), now()).unwrap();
     assert_eq!(issuing.ca.not_after, root.ca.not_after, "an issuing CA ends with its root");
     assert_eq!(issuing.signed_by(Some(&root)), Some(root.ca.key_id.clone()));
-    issuing.into_authority(&root).unwrap()
+    let bundle = x509::write_pem([&root.certificate]);
+    issuing.into_authority(&root, bundle, Vec::new()).unwrap()
 }
 
 fn identity(algorithm: &str) -> Identity {

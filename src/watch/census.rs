@@ -229,7 +229,7 @@ mod tests {
         let blocked =
             Blocked { reason: crate::api::conditions::Reason::Preparing, message: String::new() };
         let domain = Domain::parse(&resource).unwrap();
-        domains.set(DomainState { domain, authority: Err(blocked) });
+        domains.set(DomainState { domain, authority: Err(blocked), bundle: None });
         domains
     }
 

@@ -16,6 +16,9 @@ pub struct DomainState {
     pub domain: Domain,
     /// What signs, or why nothing does.
     pub authority: Result<Arc<dyn Authority>, Blocked>,
+    /// `ca.crt`, once it is published. It changes while nothing signs, too: a CA that takes the
+    /// place of a lost one must come to be trusted before it can.
+    pub bundle: Option<Arc<str>>,
 }
 
 /// Every TrustDomain that could be understood, by name.
@@ -36,9 +39,9 @@ impl Domains {
     /// its rules, its default mark or its CA changed.
     pub fn set(&self, state: DomainState) -> bool {
         let mut states = self.write();
-        let changed = states
-            .get(&state.domain.name)
-            .is_none_or(|old| old.domain != state.domain || !same_authority(old, &state));
+        let changed = states.get(&state.domain.name).is_none_or(|old| {
+            old.domain != state.domain || old.bundle != state.bundle || !same_authority(old, &state)
+        });
         states.insert(state.domain.name.clone(), Arc::new(state));
         changed
     }

@@ -1,0 +1,212 @@
+//! Everything that the API server held of a trust domain, version by version.
+//!
+//! A look now and then misses what stood there for a moment. A watch tells of every version, and
+//! etcd numbers the versions of all kinds in one row: so what a chronicle holds can be put into
+//! the one order in which it came to be, and judged afterwards.
+
+mod history;
+
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use countersign::api::names::{CA_CRT, TLS_CRT, bundle_config_map_name};
+use countersign::api::{TrustDomain, TrustDomainStatus};
+use futures::StreamExt;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use crate::users::OPERATOR_NAMESPACE;
+use crate::wait::{now, wait_for};
+
+pub use history::{History, Tally, slot};
+
+/// What a version of an object said; None where the object was deleted.
+#[derive(Clone, Debug)]
+pub enum Version {
+    /// The TrustDomain's status.
+    Domain(Box<TrustDomainStatus>),
+    /// A ConfigMap's `ca.crt`, and where it is.
+    Bundle(String, Option<String>),
+    /// An identity's Secret: where, and its `tls.crt` and `ca.crt`.
+    Agent(String, Option<(String, String)>),
+    /// A CA's Secret: its name, and a digest of what it held.
+    Authority(String, Option<String>),
+}
+
+/// One version.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its place in the order of all.
+    pub revision: u64,
+    /// When it was heard of, by the operator's clock.
+    pub at: Timestamp,
+    /// What it said.
+    pub version: Version,
+}
+
+/// Follows one trust domain from now on until it is dropped.
+pub struct Chronicle {
+    shared: Arc<Shared>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+struct Shared {
+    trust_domain: String,
+    entries: Mutex<Vec<Entry>>,
+    ahead: AtomicI64,
+}
+
+impl Chronicle {
+    /// Begins with what is there.
+    pub async fn of(client: &Client, trust_domain: &str, domain: &str) -> Self {
+        let shared = Arc::new(Shared {
+            trust_domain: trust_domain.to_owned(),
+            entries: Mutex::default(),
+            ahead: AtomicI64::new(0),
+        });
+        let of_domain = format!("countersign.dev/trust-domain={trust_domain}");
+        let prefix = format!("spiffe://{domain}/");
+        let map = bundle_config_map_name(trust_domain);
+        let (name, mut tasks) = (trust_domain.to_owned(), Vec::new());
+        let api = Api::<TrustDomain>::all(client.clone());
+        tasks.push(shared.follow(api, "", move |object, _| {
+            let is_it = object.name_any() == name;
+            is_it.then(|| Version::Domain(Box::new(object.status.clone().unwrap_or_default())))
+        }));
+        let api = Api::<ConfigMap>::all(client.clone());
+        tasks.push(shared.follow(api, &of_domain, move |object, gone| {
+            let pem = object.data.as_ref().and_then(|data| data.get(CA_CRT)).cloned();
+            let place = format!("ConfigMap {}", object.namespace().unwrap_or_default());
+            (object.name_any() == map).then(|| Version::Bundle(place, pem.filter(|_| !gone)))
+        }));
+        let api = Api::<Secret>::all(client.clone());
+        tasks.push(shared.follow(api, "countersign.dev/identity", move |object, gone| {
+            let id = object.annotations().get("countersign.dev/spiffe-id")?;
+            let place =
+                format!("Secret {}/{}", object.namespace().unwrap_or_default(), object.name_any());
+            let text = |key| {
+                let data = object.data.as_ref()?.get(key)?;
+                String::from_utf8(data.0.clone()).ok()
+            };
+            let files = text(TLS_CRT).zip(text(CA_CRT)).filter(|_| !gone);
+            id.starts_with(&prefix).then_some(Version::Agent(place, files))
+        }));
+        let api = Api::<Secret>::namespaced(client.clone(), OPERATOR_NAMESPACE);
+        tasks.push(shared.follow(api, &of_domain, |object, gone| {
+            let held = serde_json::to_string(&object.data).expect("data can be written");
+            let digest = format!("{:?}", Sha256::digest(held));
+            Some(Version::Authority(object.name_any(), Some(digest).filter(|_| !gone)))
+        }));
+        let chronicle = Self { shared, tasks };
+        chronicle
+            .until("the chronicle has begun", crate::seconds(20), |history| {
+                match history.status() {
+                    Some(status) => Ok(status.clone()),
+                    None => Err("no TrustDomain"),
+                }
+            })
+            .await;
+        chronicle
+    }
+
+    /// From now on the operator's clock is ahead by this many seconds.
+    pub fn clock_ahead(&self, seconds: i64) {
+        self.shared.ahead.store(seconds, Ordering::SeqCst);
+    }
+
+    /// What has been heard so far.
+    pub fn history(&self) -> History {
+        let mut entries = self.shared.lock().clone();
+        entries.sort_by_key(|entry| entry.revision);
+        History::new(&self.shared.trust_domain, entries)
+    }
+
+    /// Waits until `condition` holds of what has been heard.
+    pub async fn until<T, E: Debug>(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut condition: impl FnMut(&History) -> Result<T, E>,
+    ) -> T {
+        let what = format!("TrustDomain {}: {what}", self.shared.trust_domain);
+        wait_for(&what, limit, async || condition(&self.history())).await
+    }
+}
+
+impl Drop for Chronicle {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+        if std::thread::panicking() {
+            let history = self.history();
+            eprintln!(
+                "===== the chronicle of {} =====\n{}",
+                self.shared.trust_domain,
+                history.story()
+            );
+        }
+    }
+}
+
+impl Shared {
+    /// Hears of every version of what `read` understands.
+    fn follow<K>(
+        self: &Arc<Self>,
+        api: Api<K>,
+        labels: &str,
+        read: impl Fn(&K, bool) -> Option<Version> + Send + Sync + 'static,
+    ) -> tokio::task::JoinHandle<()>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        let (shared, labels) = (Arc::clone(self), labels.to_owned());
+        tokio::spawn(async move {
+            let take = |object: &K, gone, was_there| {
+                if let Some(version) = read(object, gone) {
+                    // Leaves that are there already were signed by what was Active before.
+                    let comes_first = was_there && matches!(version, Version::Domain(_));
+                    shared.note(object, version, comes_first);
+                }
+            };
+            let list = ListParams::default().labels(&labels);
+            let list = api.list(&list).await.expect("the API server lists");
+            list.items.iter().for_each(|object| take(object, false, true));
+            let mut from = list.metadata.resource_version.unwrap_or_default();
+            let watch = WatchParams::default().labels(&labels);
+            // A watch ends by itself after some minutes, or with the API server.
+            loop {
+                let Ok(stream) = api.watch(&watch, &from).await else {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                };
+                let mut stream = std::pin::pin!(stream);
+                while let Some(Ok(event)) = stream.next().await {
+                    let (object, gone) = match event {
+                        WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
+                        WatchEvent::Deleted(object) => (object, true),
+                        WatchEvent::Bookmark(_) | WatchEvent::Error(_) => continue,
+                    };
+                    take(&object, gone, false);
+                    from = object.resource_version().unwrap_or_default();
+                }
+            }
+        })
+    }
+
+    fn note<K: Resource>(&self, object: &K, version: Version, comes_first: bool) {
+        let revision = object.meta().resource_version.as_deref().unwrap_or_default();
+        let revision = revision.parse().expect("etcd's revision is a number");
+        let revision = if comes_first { 0 } else { revision };
+        let ahead = SignedDuration::from_secs(self.ahead.load(Ordering::SeqCst));
+        self.lock().push(Entry { revision, at: now() + ahead, version });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Entry>> {
+        self.entries.lock().expect("nobody panics holding this")
+    }
+}

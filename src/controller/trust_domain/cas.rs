@@ -1,0 +1,149 @@
+//! The CAs of a trust domain: reading them, making them, and taking them up as what signs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Failure;
+use crate::api::{SlotKind, SlotPhase, SlotStatus};
+use crate::apply;
+use crate::controller::Context;
+use crate::decide::slots::{ChainNames, SlotOrder, SlotSecret, bundle_of};
+use crate::identity::Domain;
+use crate::observe::slots::read;
+use crate::sign::{LocalAuthority, SignError, Slot};
+
+/// What is remembered of each trust domain's CAs.
+#[derive(Default)]
+pub struct SlotMemory(Mutex<HashMap<String, Remembered>>);
+
+#[derive(Default)]
+struct Remembered {
+    /// The CA Secrets as they were last read, and their versions then, so that a turn that has
+    /// nothing to do with them does not read keys again.
+    read: Option<(BTreeMap<String, String>, Vec<SlotSecret>)>,
+    /// What signs, and for which slots it was put together.
+    authority: Option<(Vec<SlotStatus>, Arc<LocalAuthority>)>,
+}
+
+/// The CA Secrets of a trust domain.
+pub async fn found(context: &Context, domain: &Domain) -> Result<Vec<SlotSecret>, Failure> {
+    let versions: BTreeMap<String, String> = context
+        .view
+        .slots
+        .all()
+        .into_iter()
+        .filter(|(_, version)| version.trust_domain == domain.name)
+        .map(|(key, version)| (key.name.to_string(), version.resource_version.clone()))
+        .collect();
+    if let Some(remembered) = context.slots.lock().get(&domain.name)
+        && let Some((known, facts)) = &remembered.read
+        && *known == versions
+    {
+        return Ok(facts.clone());
+    }
+    let found = read(&context.client, &context.view.namespace, &domain.name).await?;
+    let facts: Vec<SlotSecret> = found.into_iter().map(|found| found.facts).collect();
+    let mut memory = context.slots.lock();
+    let remembered = memory.entry(domain.name.clone()).or_default();
+    // Where the mirror is behind what was read, its versions say nothing about it: it might come
+    // to the same ones again, by hearing of a Secret and of its end before the next turn.
+    let is_behind = !versions.keys().eq(facts.iter().map(|secret| &secret.name));
+    remembered.read = (!is_behind).then(|| (versions, facts.clone()));
+    // Another version may hold another key.
+    remembered.authority = None;
+    Ok(facts)
+}
+
+/// Makes the CA that was ordered, and keeps it.
+pub async fn make(context: &Context, domain: &Domain, order: &SlotOrder) -> Result<(), Failure> {
+    let namespace = &context.view.namespace;
+    let parent = match &order.parent {
+        None => None,
+        Some(name) => Some(slot(context, domain, name).await?),
+    };
+    let (domain, order, clock) = (domain.clone(), order.clone(), context.clock);
+    // An RSA key takes seconds: not on a thread that others wait for.
+    let made = tokio::task::spawn_blocking(move || {
+        let made = Slot::make(&domain, &order, parent.as_ref(), clock());
+        made.map(|slot| (slot, domain, order))
+    });
+    let (slot, domain, order) =
+        made.await.map_err(|error| SignError::Sign(error.to_string()))??;
+    tracing::info!(trust_domain = domain.name, secret = order.name, key_id = slot.ca.key_id,
+        until = %slot.ca.not_after, "a CA is made");
+    apply::slots::create(&context.client, namespace, &domain, &order, &slot).await?;
+    context.slots.forget_read(&domain.name);
+    Ok(())
+}
+
+/// What signs: the CAs of these names, with the bundle of the recorded slots.
+pub async fn authority(
+    context: &Context,
+    domain: &Domain,
+    names: &ChainNames,
+    slots: &[SlotStatus],
+) -> Result<Arc<LocalAuthority>, Failure> {
+    if let Some(remembered) = context.slots.lock().get(&domain.name)
+        && let Some((known, authority)) = &remembered.authority
+        && known == slots
+    {
+        return Ok(authority.clone());
+    }
+    let root = slot(context, domain, &names.root).await?;
+    let issuing = slot(context, domain, &names.issuing).await?;
+    let retiring = slots
+        .iter()
+        .filter(|slot| slot.kind == SlotKind::Issuing && slot.phase == SlotPhase::Retiring)
+        .map(|slot| slot.key_id.clone())
+        .collect();
+    let authority = Arc::new(issuing.into_authority(&root, bundle_of(slots), retiring)?);
+    let mut memory = context.slots.lock();
+    let remembered = memory.entry(domain.name.clone()).or_default();
+    let former = remembered.authority.replace((slots.to_vec(), authority.clone()));
+    if let Some((_, former)) = former {
+        former.retire();
+    }
+    Ok(authority)
+}
+
+async fn slot(context: &Context, domain: &Domain, name: &str) -> Result<Slot, Failure> {
+    let found = read(&context.client, &context.view.namespace, &domain.name).await?;
+    found
+        .into_iter()
+        .find(|found| found.facts.name == name)
+        .and_then(|found| found.slot)
+        .ok_or_else(|| {
+            SignError::Sign(format!("the CA Secret {name} is not there any more")).into()
+        })
+}
+
+impl SlotMemory {
+    /// Forgets a trust domain that is gone.
+    pub fn forget(&self, trust_domain: &str) {
+        if let Some(Remembered { authority: Some((_, authority)), .. }) =
+            self.lock().remove(trust_domain)
+        {
+            authority.retire();
+        }
+    }
+
+    /// Ends the signing of what signs now, before anybody is told that something else does.
+    pub fn retire(&self, trust_domain: &str) {
+        if let Some(remembered) = self.lock().get_mut(trust_domain)
+            && let Some((_, authority)) = remembered.authority.take()
+        {
+            authority.retire();
+        }
+    }
+
+    fn forget_read(&self, trust_domain: &str) {
+        if let Some(remembered) = self.lock().get_mut(trust_domain) {
+            remembered.read = None;
+        }
+    }
+
+    /// Remembered CAs are whole between calls, whoever panicked.
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Remembered>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

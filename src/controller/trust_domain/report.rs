@@ -1,0 +1,141 @@
+//! The status of a TrustDomain in the making, and the one patch that writes it.
+
+use std::collections::BTreeSet;
+
+use kube::Resource;
+
+use super::Failure;
+use crate::api::conditions::{BUNDLE_PUBLISHED, DEFAULT, READY, ROTATING, Reason};
+use crate::api::{BundleStatus, TrustDomain, TrustDomainStatus};
+use crate::controller::{Context, some_of};
+use crate::decide::slots::SlotPlan;
+use crate::identity::Domain;
+use crate::sign::Chain;
+use crate::status::{condition, patch_of};
+use crate::wire::{self, WireError};
+use crate::x509::Sha256;
+
+/// A status in the making, on top of the one that is there.
+pub struct Report {
+    pub status: TrustDomainStatus,
+    generation: i64,
+    now: jiff::Timestamp,
+    failure: Option<(Reason, String)>,
+}
+
+impl Report {
+    /// Begins with the status that is there.
+    pub fn new(resource: &TrustDomain, now: jiff::Timestamp) -> Self {
+        Report {
+            status: resource.status.clone().unwrap_or_default(),
+            generation: resource.metadata.generation.unwrap_or_default(),
+            now,
+            failure: None,
+        }
+    }
+
+    fn set(&mut self, kind: &str, is_true: bool, reason: Reason, message: String) {
+        let conditions = &mut self.status.conditions;
+        let new = condition(conditions, kind, is_true, reason, message, self.generation, self.now);
+        conditions.retain(|condition| condition.type_ != kind);
+        conditions.push(new);
+        conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+    }
+
+    /// Nothing signs, and why.
+    pub fn not_ready(&mut self, reason: Reason, message: String) {
+        self.failure = Some((reason, message.clone()));
+        self.set(READY, false, reason, message);
+    }
+
+    /// The CAs, and how far a rotation has come.
+    pub fn slots(&mut self, plan: &SlotPlan) {
+        self.status.slots = plan.slots.clone();
+        self.status.rotation = plan.rotation.clone();
+        match &plan.news {
+            Some((reason, message)) => {
+                self.set(ROTATING, true, *reason, message.clone());
+                if *reason == Reason::Stalled {
+                    self.failure = Some((*reason, message.clone()));
+                }
+            }
+            None => self.status.conditions.retain(|condition| condition.type_ != ROTATING),
+        }
+    }
+
+    /// The bundle that is published now. Its number only grows.
+    pub fn bundle(&mut self, bundle: Sha256) {
+        let sha256 = bundle.to_string();
+        let sequence = match &self.status.bundle {
+            Some(bundle) if bundle.sha256 == sha256 => bundle.sequence,
+            Some(bundle) => bundle.sequence + 1,
+            None => 1,
+        };
+        self.status.bundle = Some(BundleStatus { sha256, sequence });
+    }
+
+    /// A CA signs.
+    pub fn active(&mut self, chain: &Chain) {
+        let (key_id, end) = (&chain.facts.key_id, chain.facts.not_after);
+        self.set(READY, true, Reason::Active, format!("the CA {key_id} signs until {end}"));
+    }
+
+    /// Whether every selected namespace holds the bundle.
+    pub fn published(&mut self, unreached: &BTreeSet<String>) {
+        if unreached.is_empty() {
+            let message = "every selected namespace holds the bundle".to_owned();
+            self.set(BUNDLE_PUBLISHED, true, Reason::Published, message);
+            return;
+        }
+        let message = format!(
+            "the bundle could not be written to {}: see the operator's log; a ConfigMap of that name that is not ours must be deleted or renamed",
+            some_of(unreached)
+        );
+        self.failure = Some((Reason::NamespacesUnreached, message.clone()));
+        self.set(BUNDLE_PUBLISHED, false, Reason::NamespacesUnreached, message);
+    }
+
+    /// Whether this is the default, where it is marked so.
+    pub fn default(&mut self, domain: &Domain, older: Option<String>) {
+        match (domain.is_default, older) {
+            (false, _) => self.status.conditions.retain(|condition| condition.type_ != DEFAULT),
+            (true, None) => {
+                let message = "identities that name no trust domain belong to this one".to_owned();
+                self.set(DEFAULT, true, Reason::IsDefault, message);
+            }
+            (true, Some(older)) => {
+                let message = format!(
+                    "the older TrustDomain {older} is marked default as well, and is the one that counts: take default: true off one of the two"
+                );
+                self.failure = Some((Reason::DuplicateDefault, message.clone()));
+                self.set(DEFAULT, false, Reason::DuplicateDefault, message);
+            }
+        }
+    }
+}
+
+/// Writes the status where it changed, and tells of a failure that is new. True if it was written.
+pub async fn publish(
+    context: &Context,
+    resource: &TrustDomain,
+    report: Report,
+) -> Result<bool, Failure> {
+    let previous = resource.status.as_ref();
+    if previous == Some(&report.status) {
+        return Ok(false);
+    }
+    let name = resource.metadata.name.as_deref().unwrap_or_default();
+    let version = resource.metadata.resource_version.as_deref().unwrap_or_default();
+    let path = format!("/apis/countersign.dev/v1alpha1/trustdomains/{name}/status");
+    match wire::patch(&context.client, &path, &patch_of(version, previous, &report.status)).await {
+        Ok(_) | Err(WireError::NotFound(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if let Some((reason, message)) =
+        report.failure.filter(|(reason, _)| *reason != Reason::Preparing)
+    {
+        tracing::warn!(trust_domain = name, %reason, "{message}");
+        context.tell(resource.object_ref(&()), true, reason.as_str(), "Reconcile", message);
+    }
+    Ok(true)
+}

@@ -1,0 +1,100 @@
+//! Publishing a bundle, and seeing how far it has come.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::StreamExt;
+
+use crate::api::names::{BUNDLE_SHA256_ANNOTATION, SPIFFE_ID_ANNOTATION, bundle_config_map_name};
+use crate::apply;
+use crate::controller::Context;
+use crate::decide::bundle::{self, BundleFacts, BundleWrite, NamespaceFacts};
+use crate::decide::slots::Reach;
+use crate::identity::Domain;
+use crate::wire::WireError;
+use crate::x509::Sha256;
+
+/// Writes of one bundle under way at once.
+const WRITES_AT_ONCE: usize = 8;
+
+/// What came of publishing a bundle.
+pub struct Spread {
+    /// Namespaces that could not be written to.
+    pub failed: BTreeSet<String>,
+    /// ConfigMaps that were written, or will have to be, in this turn.
+    pending: BTreeSet<String>,
+    selected: usize,
+}
+
+/// Writes the bundle where it is missing or wrong.
+pub async fn spread(context: &Context, domain: &Domain, bundle_pem: &str) -> Spread {
+    let bundle = Sha256::of(bundle_pem.as_bytes());
+    let namespaces = namespaces(context);
+    let writes = bundle::decide(domain, bundle, &namespaces, &found(context, domain));
+    let pending = writes
+        .iter()
+        .filter(|write| !matches!(write, BundleWrite::Delete { .. }))
+        .map(|write| write.namespace().to_owned())
+        .collect();
+    let failed = futures::stream::iter(writes)
+        .map(|write| async move {
+            let result = apply::bundle::write(&context.client, domain, bundle_pem, &write).await;
+            (write, result)
+        })
+        .buffer_unordered(WRITES_AT_ONCE)
+        .filter_map(|(write, result)| async move {
+            match (&write, result) {
+                (_, Ok(())) => None,
+                // The mirror is behind our own write of a moment ago, and will catch up.
+                (BundleWrite::Replace { .. }, Err(WireError::Conflict(_))) => None,
+                (write, Err(error)) => {
+                    let namespace = write.namespace().to_owned();
+                    tracing::warn!(trust_domain = domain.name, namespace, %error, "the bundle is not written");
+                    Some(namespace)
+                }
+            }
+        })
+        .collect()
+        .await;
+    let selected = namespaces.values().filter(|facts| bundle::is_selected(domain, facts)).count();
+    Spread { failed, pending, selected }
+}
+
+/// Which places hold a bundle. It takes a look at every Secret: for when somebody waits for them.
+/// Each says so itself, by the digest that it carries. What was
+/// written in this very turn is believed when the watch has told of it.
+pub fn reach(context: &Context, domain: &Domain, bundle: Sha256, spread: &Spread) -> Reach {
+    let prefix = format!("{}/", domain.domain.authority_id());
+    let digest = bundle.to_string();
+    let mut unreached: BTreeSet<String> = spread
+        .pending
+        .union(&spread.failed)
+        .map(|namespace| format!("namespace {namespace}"))
+        .collect();
+    let mut targets = spread.selected;
+    for (key, facts) in context.view.secrets.all() {
+        let meta = facts.meta.unpack();
+        let annotation = |name: &str| meta.annotations.get(name).map(String::as_str);
+        if !annotation(SPIFFE_ID_ANNOTATION).is_some_and(|id| id.starts_with(&prefix)) {
+            continue;
+        }
+        targets += 1;
+        if annotation(BUNDLE_SHA256_ANNOTATION) != Some(&digest) {
+            unreached.insert(format!("Secret {}/{}", key.namespace, key.name));
+        }
+    }
+    Reach { targets: u32::try_from(targets).unwrap_or(u32::MAX), unreached }
+}
+
+fn namespaces(context: &Context) -> BTreeMap<String, NamespaceFacts> {
+    let all = context.view.namespaces.all();
+    all.into_iter().map(|(key, facts)| (key.name.to_string(), (*facts).clone())).collect()
+}
+
+fn found(context: &Context, domain: &Domain) -> BTreeMap<String, BundleFacts> {
+    let name = bundle_config_map_name(&domain.name);
+    let all = context.view.bundles.all();
+    all.into_iter()
+        .filter(|(key, _)| *key.name == name)
+        .map(|(key, facts)| (key.namespace.to_string(), (*facts).clone()))
+        .collect()
+}
