@@ -84,3 +84,34 @@ fn install_crypto() -> anyhow::Result<()> {
         .install_default()
         .map_err(|_| anyhow::anyhow!("a crypto provider is already installed"))
 }
+
+/// What clap says of a wrong command line, in one sentence: its first paragraph, without the usage
+/// that `--help` prints better.
+pub fn sentence(said: &str) -> String {
+    let first: Vec<&str> =
+        said.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let first = first.join(" ");
+    format!("{}; --help tells what can be typed", first.trim_start_matches("error: "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[test]
+    fn a_wrong_command_line_is_one_sentence() {
+        for (typed, part) in [
+            (vec!["countersign", "run", "--nonsense"], "unexpected argument '--nonsense'"),
+            (vec!["countersign", "run", "--listen", "nowhere"], "'nowhere'"),
+            (vec!["countersign", "dance"], "'dance'"),
+            (vec!["countersign", "probe"], "<URL>"),
+        ] {
+            let said = sentence(&Cli::try_parse_from(&typed).unwrap_err().to_string());
+            assert!(
+                said.contains(part) && !said.contains('\n') && !said.contains("error:"),
+                "{said}"
+            );
+        }
+    }
+}

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use countersign::cli::{Cli, execute};
+use clap::error::ErrorKind;
+use countersign::cli::{Cli, execute, sentence};
 
 /// glibc's allocator keeps what a burst of ten thousand issuances leaves behind: 104 MB with it, 63
 /// with this one, which gives pages back in the background.
@@ -11,13 +12,25 @@ use countersign::cli::{Cli, execute};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    match execute(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Some parsers draw below their sentence what they could not read: it may be a token.
-            let text = format!("{error:#}");
-            eprintln!("countersign: {}", text.lines().next().unwrap_or_default());
-            ExitCode::FAILURE
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // --help, --version and no command at all are answered with what clap prints.
+        Err(help)
+            if !help.use_stderr()
+                || help.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand =>
+        {
+            help.exit()
         }
+        Err(error) => return fail(&sentence(&error.to_string())),
+    };
+    match execute(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("{error:#}")),
     }
+}
+
+/// Some parsers draw below their sentence what they could not read: it may be a token.
+fn fail(why: &str) -> ExitCode {
+    eprintln!("countersign: {}", why.lines().next().unwrap_or_default());
+    ExitCode::FAILURE
 }
