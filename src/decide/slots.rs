@@ -15,6 +15,7 @@
 //! Slots that exist and are not recorded are what a crash left between two writes: they are taken
 //! up if they are wanted, and destroyed if they are older than what signs.
 
+mod conclusion;
 #[cfg(test)]
 mod model;
 mod plan;

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Blocked, ChainNames, FoundCa, Reach, SlotOrder, SlotPlan, SlotSecret, SlotSituation};
+use super::{Blocked, FoundCa, Reach, SlotOrder, SlotPlan, SlotSecret, SlotSituation};
 use crate::api::conditions::Reason;
 use crate::api::{RotationStatus, SlotKind, SlotPhase, SlotStatus};
 use crate::decide::schedule::{BACKDATE, saturating_add, saturating_sub, whole_seconds};
@@ -28,12 +28,13 @@ pub fn decide(situation: &SlotSituation<'_>) -> SlotPlan {
     work.conclude(create)
 }
 
-struct Work<'a> {
-    situation: &'a SlotSituation<'a>,
-    slots: Vec<SlotStatus>,
-    now: Timestamp,
-    rotation: Option<RotationStatus>,
-    stalled: bool,
+/// The slots while they are worked on, and what was found out on the way.
+pub(super) struct Work<'a> {
+    pub(super) situation: &'a SlotSituation<'a>,
+    pub(super) slots: Vec<SlotStatus>,
+    pub(super) now: Timestamp,
+    pub(super) rotation: Option<RotationStatus>,
+    pub(super) stalled: bool,
 }
 
 impl<'a> Work<'a> {
@@ -70,7 +71,7 @@ impl<'a> Work<'a> {
     }
 
     /// The Secret of a recorded slot, if it still holds what was recorded.
-    fn sound(&self, slot: &SlotStatus) -> Result<&'a FoundCa, Blocked> {
+    pub(super) fn sound(&self, slot: &SlotStatus) -> Result<&'a FoundCa, Blocked> {
         let domain = &self.situation.domain.name;
         let secret = self.situation.found.iter().find(|secret| secret.name == slot.name);
         let Some(secret) = secret else {
@@ -99,7 +100,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn phase(&self, kind: SlotKind, phase: SlotPhase) -> Option<&SlotStatus> {
+    pub(super) fn phase(&self, kind: SlotKind, phase: SlotPhase) -> Option<&SlotStatus> {
         self.slots
             .iter()
             .filter(|slot| slot.kind == kind && slot.phase == phase)
@@ -187,7 +188,7 @@ impl<'a> Work<'a> {
     }
 
     /// The life that a CA was made with; where its Secret cannot tell, the one it would get now.
-    fn life_of(&self, slot: &SlotStatus, otherwise: SignedDuration) -> SignedDuration {
+    pub(super) fn life_of(&self, slot: &SlotStatus, otherwise: SignedDuration) -> SignedDuration {
         self.sound(slot)
             .map_or(otherwise, |found| found.ca.not_after.duration_since(found.ca.not_before))
     }
@@ -279,7 +280,12 @@ impl<'a> Work<'a> {
         let proceeds_at = self.last_moment(&active);
         let before = self.situation.rotation.and_then(|rotation| rotation.reached_since.clone());
         let complete = reach.unreached.is_empty();
-        let reached_since = before.map(|time| time.0).or(complete.then_some(now));
+        // A status keeps whole seconds; rounded down, the soak would begin before it did.
+        let begun = match self.situation.now > now {
+            true => saturating_add(now, SignedDuration::from_secs(1)),
+            false => now,
+        };
+        let reached_since = before.map(|time| time.0).or(complete.then_some(begun));
         let waited_enough = now >= saturating_add(root.since.0, REACH_DEADLINE);
         let proceed = self.situation.domain.ca.proceed_unreached && waited_enough;
         let soaked = reached_since.is_some_and(|since| now >= saturating_add(since, soak));
@@ -355,125 +361,6 @@ impl<'a> Work<'a> {
         let parents: Vec<String> = self.slots.iter().filter_map(|s| s.signed_by.clone()).collect();
         self.slots.retain(|slot| !over(slot, now) || parents.contains(&slot.key_id));
     }
-
-    fn conclude(mut self, create: Option<SlotOrder>) -> SlotPlan {
-        let maximum = self.situation.domain.rules.maximum_life.seconds();
-        for slot in self.slots.iter_mut().filter(|slot| slot.phase == SlotPhase::Active) {
-            slot.longest_life = Some(slot.longest_life.unwrap_or_default().max(maximum));
-        }
-        self.slots.sort_by_key(|slot| (slot.kind == SlotKind::Issuing, slot.number));
-        let destroy = self.destroyed();
-        SlotPlan {
-            chain: self.chain(),
-            news: self.news(),
-            next_check: self.next_check(),
-            rotation: self.rotation,
-            destroy,
-            create,
-            slots: self.slots,
-        }
-    }
-
-    /// Secrets of CAs that are not recorded any more, and were retired (they are older than what
-    /// signs) or are distrusted.
-    fn destroyed(&self) -> Vec<String> {
-        let active = |kind| self.phase(kind, SlotPhase::Active).map(|slot| slot.number);
-        let distrust = &self.situation.domain.ca.distrust;
-        let is_distrusted = |secret: &SlotSecret| {
-            secret.content.as_ref().is_ok_and(|found| distrust.contains(&found.ca.key_id))
-        };
-        self.situation
-            .found
-            .iter()
-            .filter(|secret| Some(secret.number) < active(secret.kind) || is_distrusted(secret))
-            .filter(|secret| !self.slots.iter().any(|slot| slot.name == secret.name))
-            .map(|secret| secret.name.clone())
-            .collect()
-    }
-
-    fn chain(&self) -> Result<ChainNames, Blocked> {
-        let active = |kind| self.phase(kind, SlotPhase::Active);
-        let (Some(root), Some(issuing)) = (active(SlotKind::Root), active(SlotKind::Issuing))
-        else {
-            let message = "the CA is being made".to_owned();
-            return Err(Blocked { reason: Reason::Preparing, message });
-        };
-        self.sound(root)?;
-        let found = self.sound(issuing)?;
-        if found.signed_by.as_ref() != Some(&root.key_id) {
-            return Err(Blocked {
-                reason: Reason::CaSecretInvalid,
-                message: format!(
-                    "the CA in Secret {} was not signed by the root CA and nothing is signed: delete it and restore it from a backup",
-                    issuing.name
-                ),
-            });
-        }
-        let not_after = root.not_after.0.min(issuing.not_after.0);
-        if not_after <= self.now {
-            return Err(Blocked {
-                reason: Reason::CaExpired,
-                message: format!(
-                    "the CA expired at {not_after} and nothing is signed until another takes its place"
-                ),
-            });
-        }
-        Ok(ChainNames { root: root.name.clone(), issuing: issuing.name.clone(), not_after })
-    }
-
-    fn news(&self) -> Option<(Reason, String)> {
-        let rotation = self.rotation.as_ref();
-        if let Some(rotation) = rotation {
-            let RotationStatus { targets, reached, .. } = rotation;
-            let by = |time: &Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
-                time.as_ref().map(|time| time.0.to_string()).unwrap_or_default()
-            };
-            return Some(if self.stalled {
-                let message = format!(
-                    "{} of {targets} targets do not hold the new bundle ({}): agents there would refuse certificates of the new CA; see to them, or set spec.ca.whenUnreached: Proceed; without either the new CA signs from {}, before the old one ends",
-                    targets - reached,
-                    rotation.unreached.join(", "),
-                    by(&rotation.proceeds_at),
-                );
-                (Reason::Stalled, message)
-            } else if rotation.reached_since.is_some() {
-                let at = by(&rotation.activates_at);
-                (
-                    Reason::Soaking,
-                    format!(
-                        "all {targets} targets hold the new bundle; the new CA signs from {at}"
-                    ),
-                )
-            } else {
-                (Reason::Publishing, format!("{reached} of {targets} targets hold the new bundle"))
-            });
-        }
-        let retiring = |kind| self.phase(kind, SlotPhase::Retiring);
-        let slot = retiring(SlotKind::Root).or_else(|| retiring(SlotKind::Issuing))?;
-        let until = slot.trusted_until.as_ref()?.0;
-        Some((Reason::Retiring, format!("the CA {} is trusted until {until}", slot.key_id)))
-    }
-
-    fn next_check(&self) -> Option<Timestamp> {
-        let due = |kind, life: SignedDuration| {
-            let active = self.phase(kind, SlotPhase::Active)?;
-            let at = saturating_sub(active.not_after.0, third(self.life_of(active, life)));
-            (at > self.now).then_some(at).or(Some(active.not_after.0))
-        };
-        let ca = &self.situation.domain.ca;
-        let until = |slot: &SlotStatus| slot.trusted_until.as_ref().map(|time| time.0);
-        let steps = self.rotation.iter().flat_map(|rotation| {
-            [&rotation.activates_at, &rotation.proceeds_at].into_iter().flatten().map(|time| time.0)
-        });
-        self.slots
-            .iter()
-            .filter_map(until)
-            .chain(due(SlotKind::Root, ca.root_life.as_duration()))
-            .chain(due(SlotKind::Issuing, ca.issuing_life.as_duration()))
-            .chain(steps)
-            .filter(|moment| *moment > self.now)
-            .min()
-    }
 }
 
 fn progress(
@@ -493,6 +380,6 @@ fn progress(
     }
 }
 
-fn third(life: SignedDuration) -> SignedDuration {
+pub(super) fn third(life: SignedDuration) -> SignedDuration {
     SignedDuration::from_secs(life.as_secs() / 3)
 }
