@@ -28,8 +28,6 @@ use crate::x509::{Leaf, Sha256};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
     pub leaf: Leaf,
-    /// Whether the certificate was written just now.
-    pub is_new: bool,
 }
 
 /// Writes a new certificate into the identity's Secret.
@@ -75,7 +73,7 @@ pub async fn issue(
         SecretFacts::of_meta(&metadata),
         Content::Read(Box::new(content)),
     );
-    Ok(Applied { leaf: prepared.leaf, is_new: true })
+    Ok(Applied { leaf: prepared.leaf })
 }
 
 /// Sets right what stands beside a certificate that is good: bundle, labels, annotations, owner.
@@ -113,5 +111,5 @@ pub async fn adjust(
         SecretFacts::of_meta(&metadata),
         Content::Read(Box::new(content)),
     );
-    Ok(Applied { leaf: facts.leaf.clone(), is_new: false })
+    Ok(Applied { leaf: facts.leaf.clone() })
 }

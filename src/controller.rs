@@ -11,7 +11,7 @@ pub mod watches;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -20,7 +20,7 @@ use kube::Client;
 use crate::identity::IdentityKey;
 use crate::observe::{Memory, View};
 use crate::sign::forge::Forge;
-use crate::telemetry::{Metrics, Notice, Outbox, ReasonLabels};
+use crate::telemetry::{ControllerLabels, Metrics, Notice, Outbox, ReasonLabels};
 use crate::watch::ObjectKey;
 use crate::watch::census::Concerned;
 use crate::wire::WireError;
@@ -62,6 +62,24 @@ pub struct Context {
 const POD_COUNT_DELAY: Duration = Duration::from_secs(1);
 
 impl Context {
+    /// Takes a turn and counts how long it took; None, and no turn, where this replica must not
+    /// act any more.
+    pub async fn turn<T>(
+        &self,
+        controller: &'static str,
+        reconcile: impl Future<Output = T>,
+    ) -> Option<T> {
+        if !(self.may_act)() {
+            return None;
+        }
+        let start = Instant::now();
+        let result = reconcile.await;
+        let seconds = start.elapsed().as_secs_f64();
+        let labels = ControllerLabels { controller };
+        self.metrics.reconcile_seconds.get_or_create(&labels).observe(seconds);
+        Some(result)
+    }
+
     /// Wakes whomever a change of an identity or a trust domain concerns.
     pub fn wake(&self, concerned: Concerned) {
         for key in concerned.identities {

@@ -15,7 +15,7 @@ use crate::identity::{Identity, IdentityKey};
 use crate::observe::{Observed, StatusVersion, observe};
 use crate::sign::{SignError, sign};
 use crate::status::{self, Outcome};
-use crate::telemetry::{ControllerLabels, ErrorLabels, IssuanceLabels};
+use crate::telemetry::{ErrorLabels, IssuanceLabels};
 use crate::watch::ObjectKey;
 use crate::watch::agents::{AgentFacts, Misfit};
 use crate::wire::WireError;
@@ -24,13 +24,7 @@ const CONTROLLER: &str = "identity";
 
 /// One turn of an identity; says when to come back.
 pub async fn run(context: &Context, key: &IdentityKey) -> Next {
-    if !(context.may_act)() {
-        return None;
-    }
-    let start = Instant::now();
-    let result = reconcile(context, key).await;
-    let labels = ControllerLabels { controller: CONTROLLER };
-    context.metrics.reconcile_seconds.get_or_create(&labels).observe(start.elapsed().as_secs_f64());
+    let result = context.turn(CONTROLLER, reconcile(context, key)).await?;
     match result {
         Ok(next) => {
             context.memory.reset_failures(key);

@@ -1,11 +1,11 @@
 //! Pods: the labels of the identity they carry, and none that they do not.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Context, Next};
 use crate::apply;
 use crate::decide::pods::{Candidate, change, claimant};
-use crate::telemetry::{ControllerLabels, ErrorLabels};
+use crate::telemetry::ErrorLabels;
 use crate::watch::ObjectKey;
 use crate::wire::WireError;
 
@@ -13,13 +13,7 @@ const CONTROLLER: &str = "pod";
 
 /// One turn of a pod; says when to come back.
 pub async fn run(context: &Context, key: &ObjectKey) -> Next {
-    if !(context.may_act)() {
-        return None;
-    }
-    let start = Instant::now();
-    let result = reconcile(context, key).await;
-    let labels = ControllerLabels { controller: CONTROLLER };
-    context.metrics.reconcile_seconds.get_or_create(&labels).observe(start.elapsed().as_secs_f64());
+    let result = context.turn(CONTROLLER, reconcile(context, key)).await?;
     match result {
         Ok(()) => None,
         // It went, or it changed and the watch will tell of it.

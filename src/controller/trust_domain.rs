@@ -10,7 +10,7 @@ mod report;
 mod spread;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Context, Next, is_conflict, until};
 use crate::api::conditions::Reason;
@@ -20,7 +20,7 @@ use crate::decide::slots::{self, Blocked, Reach, SlotSituation, bundle_of};
 use crate::identity::Domain;
 use crate::observe::view::Object;
 use crate::sign::{Authority, LocalAuthority, SignError};
-use crate::telemetry::{ControllerLabels, ErrorLabels};
+use crate::telemetry::ErrorLabels;
 use crate::watch::ObjectKey;
 use crate::watch::domains::DomainState;
 use crate::wire::WireError;
@@ -58,13 +58,7 @@ pub async fn load(context: &Context) {
 
 /// One turn of a TrustDomain; says when to come back.
 pub async fn run(context: &Context, name: &str) -> Next {
-    if !(context.may_act)() {
-        return None;
-    }
-    let start = Instant::now();
-    let result = reconcile(context, name).await;
-    let labels = ControllerLabels { controller: CONTROLLER };
-    context.metrics.reconcile_seconds.get_or_create(&labels).observe(start.elapsed().as_secs_f64());
+    let result = context.turn(CONTROLLER, reconcile(context, name)).await?;
     let error = match result {
         Ok(next) => return next,
         Err(error) => error,

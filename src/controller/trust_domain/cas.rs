@@ -59,7 +59,7 @@ pub async fn make(context: &Context, domain: &Domain, order: &SlotOrder) -> Resu
     let namespace = &context.view.namespace;
     let parent = match &order.parent {
         None => None,
-        Some(name) => Some(slot(context, domain, name).await?),
+        Some(name) => Some(take(&mut slots(context, domain).await?, name)?),
     };
     let (domain, order, clock) = (domain.clone(), order.clone(), context.clock);
     // An RSA key takes seconds: not on a thread that others wait for.
@@ -89,8 +89,9 @@ pub async fn authority(
     {
         return Ok(authority.clone());
     }
-    let root = slot(context, domain, &names.root).await?;
-    let issuing = slot(context, domain, &names.issuing).await?;
+    let mut found = self::slots(context, domain).await?;
+    let root = take(&mut found, &names.root)?;
+    let issuing = take(&mut found, &names.issuing)?;
     let retiring = slots
         .iter()
         .filter(|slot| slot.kind == SlotKind::Issuing && slot.phase == SlotPhase::Retiring)
@@ -106,15 +107,16 @@ pub async fn authority(
     Ok(authority)
 }
 
-async fn slot(context: &Context, domain: &Domain, name: &str) -> Result<Slot, Failure> {
+/// The CAs with their keys, by the names of their Secrets.
+async fn slots(context: &Context, domain: &Domain) -> Result<HashMap<String, Slot>, Failure> {
     let found = read(&context.client, &context.view.namespace, &domain.name).await?;
-    found
-        .into_iter()
-        .find(|found| found.facts.name == name)
-        .and_then(|found| found.slot)
-        .ok_or_else(|| {
-            SignError::Sign(format!("the CA Secret {name} is not there any more")).into()
-        })
+    Ok(found.into_iter().filter_map(|found| Some((found.facts.name, found.slot?))).collect())
+}
+
+fn take(slots: &mut HashMap<String, Slot>, name: &str) -> Result<Slot, SignError> {
+    slots
+        .remove(name)
+        .ok_or_else(|| SignError::Sign(format!("the CA Secret {name} is not there any more")))
 }
 
 impl SlotMemory {
