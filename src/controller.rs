@@ -1,6 +1,7 @@
 //! One reconciler a resource, each the same numbered sentence; what they share; and the queues
 //! that say whose turn it is.
 
+pub mod cluster_bundles;
 pub mod identity;
 pub mod pace;
 pub mod pod;
@@ -153,6 +154,11 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
         view.namespaces.wait_until_ready().await;
         view.slots.wait_until_ready().await;
         view.bundles.wait_until_ready().await;
+        // One place of many that hold a bundle: its trouble is not everybody's.
+        let known = tokio::time::timeout(CLUSTER_BUNDLES, view.cluster_bundles.wait_until_ready());
+        if known.await.is_err() {
+            tracing::warn!("ClusterTrustBundles could not be listed; going on without");
+        }
         let reconcile = {
             let context = context.clone();
             move |name: String| {
@@ -216,6 +222,9 @@ pub struct Queues {
     pub pod_reads: queue::Worker<ObjectKey>,
     pub trust_domains: queue::Worker<String>,
 }
+
+/// How long a start waits for the list of ClusterTrustBundles.
+const CLUSTER_BUNDLES: Duration = Duration::from_secs(10);
 
 /// Enough to keep an API server busy: each waits for its answer most of the time. At 64 a server
 /// on two cores is at its limit, and more only lengthen its queue.

@@ -5,6 +5,7 @@
 
 pub mod bundle;
 pub mod checks;
+pub mod cluster_bundle;
 pub mod leaf;
 pub mod observed;
 pub mod pods;

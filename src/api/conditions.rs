@@ -88,6 +88,8 @@ pub enum Reason {
     Published,
     /// Some selected namespaces could not be written to.
     NamespacesUnreached,
+    /// Every selected namespace holds the bundle, and the ClusterTrustBundle does not.
+    ClusterTrustBundleUnreached,
 }
 
 impl Reason {
@@ -124,6 +126,7 @@ impl Reason {
             Reason::Retiring => "Retiring",
             Reason::Published => "Published",
             Reason::NamespacesUnreached => "NamespacesUnreached",
+            Reason::ClusterTrustBundleUnreached => "ClusterTrustBundleUnreached",
         }
     }
 }

@@ -210,6 +210,10 @@ pub struct BundleSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::label_selector")]
     pub namespace_selector: Option<LabelSelector>,
+    /// Whether the bundle is in a ClusterTrustBundle `countersign.dev:agent:<name>` too, where the
+    /// API server serves them. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_trust_bundle: Option<bool>,
 }
 
 /// What the operator last saw and did.
@@ -273,7 +277,8 @@ pub struct SlotStatus {
 #[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct RotationStatus {
-    /// Places that must hold the new bundle: ConfigMaps, and Secrets of identities.
+    /// Places that must hold the new bundle: ConfigMaps, the ClusterTrustBundle, and Secrets of
+    /// identities.
     #[schemars(extend("format" = "int32"))]
     pub targets: u32,
     /// Those of them that do.

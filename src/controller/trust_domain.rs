@@ -6,6 +6,7 @@
 //! only when the status does not speak of it any more.
 
 mod cas;
+mod cluster;
 mod report;
 mod spread;
 
@@ -144,7 +145,7 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
     // replaced, and what does not sign any more has stopped before that is said.
     if let Some(spread) = &spread {
         report.bundle(bundle);
-        report.published(&spread.failed);
+        report.published(&spread.failed, &spread.cluster);
     }
     if plan.slots != report.status.slots {
         if signers(&plan.slots) != signers(&report.status.slots) {
@@ -176,7 +177,7 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
         tracing::info!(trust_domain = domain.name, secret = name, "a CA and its key are destroyed");
     }
     publish(context, resource, report).await?;
-    let failed = spread.is_some_and(|spread| !spread.failed.is_empty());
+    let failed = spread.is_some_and(|spread| spread.is_incomplete());
     let soon = (failed || plan.rotation.is_some()).then_some(RETRY);
     let next = plan.next_check.map(|moment| until(moment, now));
     Ok(soon.into_iter().chain(next).min())

@@ -30,13 +30,15 @@ pub async fn run(context: Arc<Context>) {
         namespaces(context),
         slots(context),
         bundles(context),
+        super::cluster_bundles::run(context),
         secrets(context),
         identities(context),
         pods(context),
     );
 }
 
-async fn follow<K: kube::Resource>(
+/// Takes in what a watch says, and begins it again when it breaks.
+pub(super) async fn follow<K: kube::Resource>(
     context: &Context,
     resource: &'static str,
     stream: impl Stream<Item = Result<Event<K>, watcher::Error>>,

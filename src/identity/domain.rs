@@ -33,6 +33,8 @@ pub struct Domain {
     pub rules: Rules,
     /// The namespaces that get the bundle.
     pub bundle_namespaces: PodSelector,
+    /// Whether a ClusterTrustBundle holds the bundle too, where there can be one.
+    pub cluster_bundle: bool,
 }
 
 /// The CAs to make.
@@ -150,6 +152,7 @@ impl Domain {
             ca: parse_ca(resource)?,
             rules,
             bundle_namespaces,
+            cluster_bundle: spec.bundle.cluster_trust_bundle.unwrap_or(true),
         })
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use kube::Resource;
 
 use super::Failure;
+use super::cluster::ClusterSpread;
 use crate::api::conditions::{BUNDLE_PUBLISHED, DEFAULT, READY, ROTATING, Reason};
 use crate::api::{BundleStatus, TrustDomain, TrustDomainStatus};
 use crate::controller::{Context, some_of};
@@ -80,17 +81,32 @@ impl Report {
         self.set(READY, true, Reason::Active, format!("the CA {key_id} signs until {end}"));
     }
 
-    /// Whether every selected namespace holds the bundle.
-    pub fn published(&mut self, unreached: &BTreeSet<String>) {
+    /// Whether every selected namespace holds the bundle, and the cluster as a whole.
+    pub fn published(&mut self, unreached: &BTreeSet<String>, cluster: &ClusterSpread) {
         if unreached.is_empty() {
-            let message = "every selected namespace holds the bundle".to_owned();
+            let everywhere = "every selected namespace holds the bundle";
+            if let ClusterSpread::Failed(why) = cluster {
+                let reason = Reason::ClusterTrustBundleUnreached;
+                let message = format!("{everywhere}; the cluster as a whole does not: {why}");
+                self.failure = Some((reason, message.clone()));
+                return self.set(BUNDLE_PUBLISHED, false, reason, message);
+            }
+            let message = everywhere.to_owned()
+                + match cluster {
+                    ClusterSpread::Unserved => "; this API server serves no ClusterTrustBundles",
+                    ClusterSpread::Unwanted => "",
+                    _ => ", and so does the ClusterTrustBundle",
+                };
             self.set(BUNDLE_PUBLISHED, true, Reason::Published, message);
             return;
         }
-        let message = format!(
+        let mut message = format!(
             "the bundle could not be written to {}: see the operator's log; a ConfigMap of that name that is not ours must be deleted or renamed",
             some_of(unreached)
         );
+        if let ClusterSpread::Failed(why) = cluster {
+            message = format!("{message}; {why}");
+        }
         self.failure = Some((Reason::NamespacesUnreached, message.clone()));
         self.set(BUNDLE_PUBLISHED, false, Reason::NamespacesUnreached, message);
     }

@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
 
-use crate::api::names::{BUNDLE_SHA256_ANNOTATION, SPIFFE_ID_ANNOTATION, bundle_config_map_name};
+use super::cluster::{self, ClusterSpread};
+use crate::api::names::{
+    BUNDLE_SHA256_ANNOTATION, SPIFFE_ID_ANNOTATION, bundle_config_map_name,
+    cluster_trust_bundle_name,
+};
 use crate::apply;
 use crate::controller::Context;
 use crate::decide::bundle::{self, BundleFacts, BundleWrite, NamespaceFacts};
@@ -20,9 +24,18 @@ const WRITES_AT_ONCE: usize = 8;
 pub struct Spread {
     /// Namespaces that could not be written to.
     pub failed: BTreeSet<String>,
+    /// What came of the ClusterTrustBundle.
+    pub cluster: ClusterSpread,
     /// ConfigMaps that were written, or will have to be, in this turn.
     pending: BTreeSet<String>,
     selected: usize,
+}
+
+impl Spread {
+    /// True if and only if some place could not be written to.
+    pub fn is_incomplete(&self) -> bool {
+        !self.failed.is_empty() || matches!(self.cluster, ClusterSpread::Failed(_))
+    }
 }
 
 /// Writes the bundle where it is missing or wrong.
@@ -56,7 +69,8 @@ pub async fn spread(context: &Context, domain: &Domain, bundle_pem: &str) -> Spr
         .collect()
         .await;
     let selected = namespaces.values().filter(|facts| bundle::is_selected(domain, facts)).count();
-    Spread { failed, pending, selected }
+    let cluster = cluster::spread(context, domain, bundle_pem).await;
+    Spread { failed, cluster, pending, selected }
 }
 
 /// Which places hold a bundle. It takes a look at every Secret: for when somebody waits for them.
@@ -70,7 +84,10 @@ pub fn reach(context: &Context, domain: &Domain, bundle: Sha256, spread: &Spread
         .union(&spread.failed)
         .map(|namespace| format!("namespace {namespace}"))
         .collect();
-    let mut targets = spread.selected;
+    let mut targets = spread.selected + usize::from(spread.cluster.is_target());
+    if spread.cluster.is_target() && spread.cluster != ClusterSpread::Holds {
+        unreached.insert(format!("ClusterTrustBundle {}", cluster_trust_bundle_name(&domain.name)));
+    }
     for (key, facts) in context.view.secrets.all() {
         let meta = facts.meta.unpack();
         let annotation = |name: &str| meta.annotations.get(name).map(String::as_str);
