@@ -6,6 +6,7 @@
 pub mod bundle;
 pub mod checks;
 pub mod cluster_bundle;
+pub mod departure;
 pub mod leaf;
 pub mod observed;
 pub mod pods;

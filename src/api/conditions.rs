@@ -13,6 +13,9 @@ pub const ROTATING: &str = "Rotating";
 /// The condition that says whether every selected namespace holds the bundle.
 pub const BUNDLE_PUBLISHED: &str = "BundlePublished";
 
+/// The condition of a TrustDomain that was deleted and is held.
+pub const DELETING: &str = "Deleting";
+
 /// A reason that a condition can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
@@ -83,6 +86,10 @@ pub enum Reason {
     /// The new CA signs; the old one is trusted until what it signed has ended.
     Retiring,
 
+    // TrustDomain, Deleting
+    /// It was deleted, and identities still belong to it.
+    IdentitiesRemain,
+
     // TrustDomain, BundlePublished
     /// Every selected namespace holds the bundle.
     Published,
@@ -124,6 +131,7 @@ impl Reason {
             Reason::Soaking => "Soaking",
             Reason::Stalled => "Stalled",
             Reason::Retiring => "Retiring",
+            Reason::IdentitiesRemain => "IdentitiesRemain",
             Reason::Published => "Published",
             Reason::NamespacesUnreached => "NamespacesUnreached",
             Reason::ClusterTrustBundleUnreached => "ClusterTrustBundleUnreached",

@@ -33,6 +33,9 @@ pub const ORPHAN_OWNER_ANNOTATION: &str = "countersign.dev/owner-uid";
 /// The signer of agents' certificates, as Kubernetes' certificates API names signers.
 pub const AGENT_SIGNER: &str = "countersign.dev/agent";
 
+/// Finalizer on TrustDomains: identities belong to it, or its CAs' keys are not destroyed yet.
+pub const FINALIZER: &str = "countersign.dev/authorities";
+
 /// Everything of ours starts with this; a user's template may not.
 pub const PREFIX: &str = "countersign.dev/";
 

@@ -58,6 +58,22 @@ pub struct TrustDomainSpec {
     /// Where the bundle is published.
     #[serde(default)]
     pub bundle: BundleSpec,
+
+    /// What to do when the TrustDomain is deleted while identities belong to it. Default Hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<TrustDomainDeletion>,
+}
+
+/// What to do when a TrustDomain is deleted while identities belong to it.
+#[derive(
+    schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default,
+)]
+pub enum TrustDomainDeletion {
+    /// Hold it, and serve them, until they are gone.
+    #[default]
+    Hold,
+    /// Let it go: they keep their certificates until these end, and get no others.
+    Orphan,
 }
 
 /// Where the CA certificate comes from: exactly one.

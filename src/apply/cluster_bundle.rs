@@ -38,7 +38,8 @@ pub async fn write(
                     // Without our label, or behind our own write of a moment ago, it is in no
                     // mirror.
                     let found = api.get_opt(&name).await?.map(cluster_bundle_facts);
-                    let Some(found) = found.filter(|found| found.is_of(domain)) else {
+                    let Some(found) = found.filter(|found| found.is_of(&domain.name, &domain.uid))
+                    else {
                         return Err(WireError::Conflict(message));
                     };
                     replace(&api, &kind, domain, bundle_pem, &found.resource_version).await
@@ -50,14 +51,27 @@ pub async fn write(
             replace(&api, &kind, domain, bundle_pem, resource_version).await
         }
         ClusterBundlePlan::Delete { resource_version } => {
-            let preconditions =
-                Preconditions { resource_version: Some(resource_version.clone()), uid: None };
-            let params = DeleteParams::default().preconditions(preconditions);
-            match api.delete(&name, &params).await.map_err(WireError::from) {
-                Ok(_) | Err(WireError::NotFound(_)) => Ok(()),
-                Err(error) => Err(error),
-            }
+            delete(client, version, &name, resource_version).await
         }
+    }
+}
+
+/// Takes away the ClusterTrustBundle of this name, in the version that was seen.
+///
+/// # Errors
+/// When it changed meanwhile, or the API server did not take it.
+pub async fn delete(
+    client: &Client,
+    version: &str,
+    name: &str,
+    resource_version: &str,
+) -> Result<(), WireError> {
+    let api = Api::<DynamicObject>::all_with(client.clone(), &kind(version));
+    let seen = Preconditions { resource_version: Some(resource_version.to_owned()), uid: None };
+    let params = DeleteParams::default().preconditions(seen);
+    match api.delete(name, &params).await.map_err(WireError::from) {
+        Ok(_) | Err(WireError::NotFound(_)) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod cas;
 mod cluster;
+mod departure;
 mod report;
 mod spread;
 
@@ -17,6 +18,7 @@ use super::{Context, Next, is_conflict, until};
 use crate::api::conditions::Reason;
 use crate::api::{SlotKind, SlotPhase, SlotStatus, TrustDomain};
 use crate::apply;
+use crate::decide::departure::Departure;
 use crate::decide::slots::{self, Blocked, Reach, SlotSituation, bundle_of};
 use crate::identity::Domain;
 use crate::observe::view::Object;
@@ -28,6 +30,7 @@ use crate::wire::WireError;
 use crate::x509::Sha256;
 
 pub use cas::SlotMemory;
+use departure::HELD_CHECK;
 use report::{Report, publish};
 use spread::{reach, spread};
 
@@ -80,21 +83,43 @@ pub async fn run(context: &Context, name: &str) -> Next {
 }
 
 async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
-    let now = (context.clock)();
-    // 1. Understand the spec.
     let object = context.view.trust_domains.get(&ObjectKey::new("", name));
-    let resource = match object.as_deref() {
-        Some(Object::Read(resource)) if resource.metadata.deletion_timestamp.is_none() => resource,
-        _ => {
-            forget(context, name);
-            return Ok(None);
-        }
+    let Some(Object::Read(resource)) = object.as_deref() else {
+        forget(context, name);
+        return Ok(None);
     };
-    let mut report = Report::new(resource, now);
+    let mut report = Report::new(resource, (context.clock)());
+    let departure = departure::of(context, resource);
+    match &departure {
+        None => {
+            let resource = departure::hold(context, resource).await?;
+            report.deleting(None);
+            return serve(context, &resource, report).await;
+        }
+        Some(Departure::Goes) => {
+            // Nothing signs any more, and whoever belonged here hears of it, before anything goes.
+            forget(context, name);
+            return departure::clear(context, resource).await.map(|()| None);
+        }
+        Some(Departure::Held(identities)) => report.deleting(Some(identities)),
+        Some(Departure::Unknown) => {}
+    }
+    let next = serve(context, resource, report).await?;
+    Ok(next.into_iter().chain([HELD_CHECK]).min())
+}
+
+/// Serves the identities of a TrustDomain, which may be one that is held.
+async fn serve(
+    context: &Context,
+    resource: &TrustDomain,
+    mut report: Report,
+) -> Result<Next, Failure> {
+    let now = report.now;
+    // 1. Understand the spec.
     let domain = match Domain::parse(resource) {
         Ok(domain) => domain,
         Err(error) => {
-            forget(context, name);
+            forget(context, resource.metadata.name.as_deref().unwrap_or_default());
             report.not_ready(Reason::InvalidSpec, error.to_string());
             return publish(context, resource, report).await.map(|_| None);
         }

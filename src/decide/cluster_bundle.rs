@@ -32,12 +32,12 @@ pub enum ClusterBundlePlan {
 }
 
 impl ClusterBundleFacts {
-    /// True if and only if it was made for this TrustDomain. Either mark alone proves it, so that
+    /// True if and only if it was made for the TrustDomain of this name and UID. Either mark alone proves it, so that
     /// one that a hand took off can be put back; an owner of another UID proves the contrary.
-    pub fn is_of(&self, domain: &Domain) -> bool {
+    pub fn is_of(&self, name: &str, uid: &str) -> bool {
         match &self.owner {
-            Some(owner) => *owner == domain.uid,
-            None => self.trust_domain.as_ref() == Some(&domain.name),
+            Some(owner) => owner == uid,
+            None => self.trust_domain.as_deref() == Some(name),
         }
     }
 
@@ -59,7 +59,7 @@ pub fn decide(
     match (domain.cluster_bundle, found) {
         (false, None) => Nothing,
         (true, None) => Create,
-        (wanted, Some(found)) if !found.is_of(domain) => match wanted {
+        (wanted, Some(found)) if !found.is_of(&domain.name, &domain.uid) => match wanted {
             true => Foreign,
             false => Nothing,
         },

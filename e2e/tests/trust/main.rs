@@ -2,6 +2,7 @@
 //! when the TrustDomain goes.
 
 mod cluster_bundle;
+mod deletion;
 
 use countersign::api::TrustDomain;
 use countersign_e2e::{Namespace, seconds, wait_for};

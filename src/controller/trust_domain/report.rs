@@ -6,7 +6,7 @@ use kube::Resource;
 
 use super::Failure;
 use super::cluster::ClusterSpread;
-use crate::api::conditions::{BUNDLE_PUBLISHED, DEFAULT, READY, ROTATING, Reason};
+use crate::api::conditions::{BUNDLE_PUBLISHED, DEFAULT, DELETING, READY, ROTATING, Reason};
 use crate::api::{BundleStatus, TrustDomain, TrustDomainStatus};
 use crate::controller::{Context, some_of};
 use crate::decide::slots::SlotPlan;
@@ -20,7 +20,8 @@ use crate::x509::Sha256;
 pub struct Report {
     pub status: TrustDomainStatus,
     generation: i64,
-    now: jiff::Timestamp,
+    /// When the turn began.
+    pub now: jiff::Timestamp,
     failure: Option<(Reason, String)>,
 }
 
@@ -47,6 +48,23 @@ impl Report {
     pub fn not_ready(&mut self, reason: Reason, message: String) {
         self.failure = Some((reason, message.clone()));
         self.set(READY, false, reason, message);
+    }
+
+    /// It was deleted, and these identities still belong to it; None where it was not.
+    pub fn deleting(&mut self, identities: Option<&BTreeSet<String>>) {
+        let Some(identities) = identities else {
+            return self.status.conditions.retain(|condition| condition.type_ != DELETING);
+        };
+        let message = format!(
+            "it was deleted and is held, since {} of its identities are left ({}): delete them, or name another trust domain in their spec.trustDomain; or set spec.deletionPolicy: Orphan, and they keep their certificates until these end and get no others. Until then it serves them",
+            identities.len(),
+            some_of(identities)
+        );
+        // Told of once, not once for each identity that goes.
+        if !self.status.conditions.iter().any(|condition| condition.type_ == DELETING) {
+            self.failure = Some((Reason::IdentitiesRemain, message.clone()));
+        }
+        self.set(DELETING, true, Reason::IdentitiesRemain, message);
     }
 
     /// The CAs, and how far a rotation has come.
