@@ -69,6 +69,8 @@ pub enum Reason {
     CaSecretInvalid,
     /// The CA has expired.
     CaExpired,
+    /// The operator's clock and the API server's differ: nothing is signed by either.
+    ClockDisagrees,
 
     // TrustDomain, Default
     /// Identities that name no trust domain belong to this one.
@@ -126,6 +128,7 @@ impl Reason {
             Reason::CaSecretMissing => "CASecretMissing",
             Reason::CaSecretInvalid => "CASecretInvalid",
             Reason::CaExpired => "CAExpired",
+            Reason::ClockDisagrees => "ClockDisagrees",
             Reason::IsDefault => "IsDefault",
             Reason::Publishing => "Publishing",
             Reason::Soaking => "Soaking",

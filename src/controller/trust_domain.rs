@@ -88,7 +88,7 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
         forget(context, name);
         return Ok(None);
     };
-    let mut report = Report::new(resource, (context.clock)());
+    let mut report = Report::new(resource, context.now());
     let departure = departure::of(context, resource);
     match &departure {
         None => {
@@ -134,6 +134,15 @@ async fn serve(
         return Ok(Some(BLOCKED_CHECK));
     }
 
+    // A clock that jumped makes no step and ends nothing; what is published stays.
+    if let Some(disagreement) = context.time.disagreement() {
+        let (blocked, bundle_pem) = (disagreement.blocked(), bundle_of(&report.status.slots));
+        report.not_ready(blocked.reason, blocked.message.clone());
+        install(context, &domain, Err(blocked), &bundle_pem);
+        publish(context, resource, report).await?;
+        return Ok(Some(RETRY));
+    }
+
     // 2. Observe: the CAs there are, and who holds the bundle of those that are recorded. It is
     // published before it is asked about, so that what is Prepared has a way to become Active.
     let bundle_pem = bundle_of(&report.status.slots);
@@ -156,7 +165,7 @@ async fn serve(
             recorded: &report.status.slots,
             rotation: report.status.rotation.as_ref(),
             reach: reach.as_ref(),
-            now: (context.clock)(),
+            now: context.now(),
         });
         let Some(order) = &plan.create else { break plan };
         made += 1;

@@ -5,6 +5,7 @@
 //! version of everything, and judges all of them against each other.
 
 mod bad_input;
+mod clock;
 mod kills;
 mod tally;
 mod time;

@@ -1,9 +1,11 @@
 //! A TrustDomain that is deleted: held while identities belong to it, and gone whole when it goes.
 
+use std::time::Instant;
+
 use countersign::api::TrustDomain;
 use countersign_e2e::users::OPERATOR_NAMESPACE;
 use countersign_e2e::{
-    Delivered, Namespace, User, World, another_second, gone, holds_for, now, seconds, wait_for,
+    Delivered, Namespace, User, World, another_second, gone, now, seconds, wait_for,
 };
 use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
@@ -90,14 +92,21 @@ async fn one_with_identities_is_held_and_serves_them_until_they_are_gone() {
         if parts == whole { Ok(()) } else { Err(parts) }
     })
     .await;
-    let seen = ns.server.requests_by(User::Operator).writes().len();
-    holds_for("it is held, and nothing is written", seconds(3), async || {
-        let found = domains(&ns.client).get_opt("held").await.unwrap();
-        let mine = ns.server.requests_by(User::Operator).writes().after(seen);
-        let mine = mine.filter(|request| request.name.contains("held"));
-        if found.is_some() && mine.is_empty() { Ok(()) } else { Err((found, mine)) }
+    ns.ready("planner").await;
+    let writes = || {
+        let mine = ns.server.requests_by(User::Operator).writes();
+        mine.filter(|request| request.name.contains("held") || request.namespace == ns.name)
+    };
+    let mut seen = (0, Instant::now());
+    wait_for("it comes to rest, and is held without a write", seconds(30), async || {
+        let writes = writes();
+        if writes.len() != seen.0 {
+            seen = (writes.len(), Instant::now());
+        }
+        if seen.1.elapsed() > seconds(3) { Ok(()) } else { Err(writes.counts()) }
     })
     .await;
+    assert!(domains(&ns.client).get_opt("held").await.unwrap().is_some(), "it is held");
 
     ns.identities().delete("planner", &Default::default()).await.unwrap();
     wait_for("one is named", seconds(20), async || {
