@@ -95,6 +95,7 @@ pub struct SelfSigned {}
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("(has(self.issuingLifetime) ? duration(self.issuingLifetime) : duration('8760h')) <= (has(self.rootLifetime) ? duration(self.rootLifetime) : duration('87600h'))").message("issuingLifetime (8760h where it is not given) must not be longer than rootLifetime (87600h where it is not given)"))]
+#[x_kube(validation = Rule::new("(has(self.issuingLifetime) ? duration(self.issuingLifetime) : duration('8760h')).getSeconds() >= 6 * (has(self.soak) ? duration(self.soak) : duration('10m')).getSeconds()").message("issuingLifetime (8760h where it is not given) must be at least six times soak (10m where it is not given): write a longer issuingLifetime or a shorter soak, or a rotation of the root could not end before the issuing CA does"))]
 pub struct CaSpec {
     /// How long the root CA lives. Default 87600h (ten years).
     #[serde(default, skip_serializing_if = "Option::is_none")]
