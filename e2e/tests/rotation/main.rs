@@ -6,9 +6,11 @@
 
 mod bad_input;
 mod clock;
+mod commands;
 mod kills;
 mod tally;
 mod time;
+mod unreached;
 
 use countersign::api::names::cluster_trust_bundle_name;
 use countersign::api::{SlotKind, SlotPhase, TrustDomain};

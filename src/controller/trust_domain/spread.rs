@@ -28,6 +28,8 @@ pub struct Spread {
     pub cluster: ClusterSpread,
     /// ConfigMaps that were written, or will have to be, in this turn.
     pending: BTreeSet<String>,
+    /// Namespaces in which nothing can be put any more.
+    out_of_reach: BTreeSet<String>,
     selected: usize,
 }
 
@@ -42,7 +44,9 @@ impl Spread {
 pub async fn spread(context: &Context, domain: &Domain, bundle_pem: &str) -> Spread {
     let bundle = Sha256::of(bundle_pem.as_bytes());
     let namespaces = namespaces(context);
-    let writes = bundle::decide(domain, bundle, &namespaces, &found(context, domain));
+    let found = found(context, domain);
+    let writes = bundle::decide(domain, bundle, &namespaces, &found);
+    let out_of_reach = bundle::out_of_reach(domain, &namespaces, &found);
     let pending = writes
         .iter()
         .filter(|write| !matches!(write, BundleWrite::Delete { .. }))
@@ -70,7 +74,7 @@ pub async fn spread(context: &Context, domain: &Domain, bundle_pem: &str) -> Spr
         .await;
     let selected = namespaces.values().filter(|facts| bundle::is_selected(domain, facts)).count();
     let cluster = cluster::spread(context, domain, bundle_pem).await;
-    Spread { failed, cluster, pending, selected }
+    Spread { failed, cluster, pending, out_of_reach, selected }
 }
 
 /// Which places hold a bundle. It takes a look at every Secret: for when somebody waits for them.
@@ -84,6 +88,8 @@ pub fn reach(context: &Context, domain: &Domain, bundle: Sha256, spread: &Spread
         .union(&spread.failed)
         .map(|namespace| format!("namespace {namespace}"))
         .collect();
+    let going = |namespace| format!("namespace {namespace}, which is terminating");
+    unreached.extend(spread.out_of_reach.iter().map(going));
     let mut targets = spread.selected + usize::from(spread.cluster.is_target());
     if spread.cluster.is_target() && spread.cluster != ClusterSpread::Holds {
         unreached.insert(format!("ClusterTrustBundle {}", cluster_trust_bundle_name(&domain.name)));
