@@ -10,6 +10,7 @@
 
 pub mod bundle;
 pub mod pods;
+pub mod roster;
 pub mod secret;
 pub mod slots;
 

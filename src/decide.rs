@@ -8,6 +8,7 @@ pub mod checks;
 pub mod leaf;
 pub mod observed;
 pub mod pods;
+pub mod roster;
 pub mod schedule;
 pub mod slots;
 
