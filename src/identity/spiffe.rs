@@ -71,6 +71,12 @@ impl SpiffeId {
         Ok(SpiffeId(id.into()))
     }
 
+    /// The name of its trust domain.
+    pub fn trust_domain(&self) -> &str {
+        let rest = self.0.strip_prefix("spiffe://").unwrap_or_default();
+        rest.split('/').next().unwrap_or_default()
+    }
+
     /// The whole ID.
     pub fn as_str(&self) -> &str {
         &self.0
