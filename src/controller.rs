@@ -1,6 +1,7 @@
 //! One reconciler a resource, each the same numbered sentence; what they share; and the queues
 //! that say whose turn it is.
 
+pub mod access;
 pub mod identity;
 pub mod pace;
 pub mod pod;
@@ -55,6 +56,9 @@ pub struct Context {
     /// ServiceAccounts whose pods are to be read.
     pub pod_reads: Queue<ObjectKey>,
     pub trust_domains: Queue<String>,
+    /// Namespaces whose access policies are to be compiled.
+    pub access: Queue<String>,
+    pub access_memory: access::AccessMemory,
 }
 
 /// How long a change of pods waits before it is counted in an identity's status: a Deployment
@@ -107,6 +111,7 @@ impl Context {
     /// The trust domains' rules or CAs changed: everybody's claim is worked out anew.
     pub fn domains_changed(&self) {
         self.wake(self.view.census.recount(&self.view.domains));
+        access::everything_changed(self);
     }
 
     /// Hands in an Event about an object, and counts it where it is a failure.
@@ -197,6 +202,20 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
             async move { watches::read_pods(&context, &account).await }
         }
     });
+    let access = async {
+        let view = &context.view;
+        view.domains.wait_until_loaded().await;
+        view.identities.wait_until_ready().await;
+        view.pods.wait_until_ready().await;
+        let reconcile = {
+            let context = context.clone();
+            move |namespace: String| {
+                let context = context.clone();
+                async move { access::run(&context, &namespace).await }
+            }
+        };
+        queues.access.run(NAMESPACES_AT_ONCE, reconcile).await;
+    };
     let summary = summary::run(context.clone());
     // None of them ends by itself; whichever does, the caller ends the process.
     tokio::select! {
@@ -205,6 +224,7 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
         () = identities => {}
         () = pods => {}
         () = pod_reads => {}
+        () = access => {}
         () = summary => {}
     }
 }
@@ -215,6 +235,7 @@ pub struct Queues {
     pub pods: queue::Worker<ObjectKey>,
     pub pod_reads: queue::Worker<ObjectKey>,
     pub trust_domains: queue::Worker<String>,
+    pub access: queue::Worker<String>,
 }
 
 /// Enough to keep an API server busy: each waits for its answer most of the time. At 64 a server
@@ -222,6 +243,7 @@ pub struct Queues {
 const IDENTITIES_AT_ONCE: usize = 64;
 const PODS_AT_ONCE: usize = 16;
 const TRUST_DOMAINS_AT_ONCE: usize = 4;
+const NAMESPACES_AT_ONCE: usize = 4;
 
 /// True where trying again at once may do: somebody else wrote between our read and our write.
 fn is_conflict(error: &WireError) -> bool {

@@ -116,9 +116,7 @@ pub struct AccessFrom {
 }
 
 /// An AgentIdentity.
-#[derive(
-    schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default,
-)]
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct IdentityReference {
     /// Its name.
@@ -217,7 +215,9 @@ pub struct EnforcerStatus {
 }
 
 /// How far an enforcer's objects say what the policy says.
-#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord,
+)]
 pub enum EnforcerState {
     /// They say the same.
     Applied,

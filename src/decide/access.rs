@@ -7,6 +7,7 @@
 //! - A revoked identity calls nobody, and neither does one that has no SPIFFE ID.
 
 pub mod emit;
+pub mod plan;
 mod question;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ use crate::api::names::{IDENTITY_LABEL, ROLE_LABEL, STATE_ACTIVE, STATE_LABEL};
 use crate::identity::access::{AccessPolicy, Layer7, Target, labels_of};
 use crate::identity::{IdentityKey, SpiffeId};
 
-pub use question::{Answer, Caller, Grant, Mcp, Question, can};
+pub use question::{Answer, Caller, Grant, Mcp, Question, can, http_text, ports_text};
 
 /// What MCP needs for a session, beside `tools/call`: let through wherever tools are.
 pub const SESSION_METHODS: [&str; 3] = ["initialize", "ping", "tools/list"];
@@ -138,9 +139,10 @@ impl Agents {
     fn within(&self, namespace: &str) -> impl Iterator<Item = &Agent> {
         let from = (namespace.to_owned(), String::new());
         let namespace = namespace.to_owned();
-        self.by_key.range(from..).map(|(_, agent)| agent).take_while(move |agent| {
-            *agent.key.namespace == *namespace
-        })
+        self.by_key
+            .range(from..)
+            .map(|(_, agent)| agent)
+            .take_while(move |agent| *agent.key.namespace == *namespace)
     }
 }
 
@@ -184,7 +186,9 @@ impl Rule {
         rule.look_up_target(agents);
         for (namespace, name) in &policy.from.identities {
             match agents.get(namespace, name) {
-                None => rule.unmatched.push(format!("there is no AgentIdentity {namespace}/{name}")),
+                None => {
+                    rule.unmatched.push(format!("there is no AgentIdentity {namespace}/{name}"))
+                }
                 Some(agent) => {
                     if rule.let_in(agent) {
                         let labelled = rule.labelled.entry(namespace.clone()).or_default();
@@ -232,10 +236,13 @@ impl Rule {
         if self.targets.is_empty() {
             match &policy.target {
                 Target::Identity(name) => {
-                    self.unmatched.push(format!("the target: there is no AgentIdentity {namespace}/{name}"));
+                    self.unmatched
+                        .push(format!("the target: there is no AgentIdentity {namespace}/{name}"));
                 }
                 Target::Role(role) => {
-                    self.unmatched.push(format!("the target: no AgentIdentity of {namespace} has the role {role}"));
+                    self.unmatched.push(format!(
+                        "the target: no AgentIdentity of {namespace} has the role {role}"
+                    ));
                 }
                 // It need not be an identity.
                 Target::Pods(..) => {}
@@ -266,7 +273,9 @@ impl Rule {
             return;
         }
         match agents.all().find(|agent| agent.spiffe_id.as_ref() == Some(id)) {
-            None => self.unmatched.push(format!("no AgentIdentity of this cluster has the ID {id}")),
+            None => {
+                self.unmatched.push(format!("no AgentIdentity of this cluster has the ID {id}"))
+            }
             Some(agent) => {
                 if self.let_in(agent) {
                     let labelled = self.labelled.entry(agent.key.namespace.to_string());
@@ -288,7 +297,8 @@ impl Rule {
         self.without_account = self.foreign.clone();
         for (account, of) in accounts {
             let calls = |agent: &&&Agent| {
-                agent.stands() && agent.spiffe_id.as_ref().is_some_and(|id| self.callers.contains_key(id))
+                agent.stands()
+                    && agent.spiffe_id.as_ref().is_some_and(|id| self.callers.contains_key(id))
             };
             let calling: Vec<&&Agent> = of.iter().filter(calls).collect();
             if calling.len() == of.len() && calling.iter().any(|agent| agent.has_whole_account) {

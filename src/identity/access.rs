@@ -109,7 +109,9 @@ pub enum AccessError {
     EveryRequest,
     #[error("spec.http has the method {0:?}: write it in capitals, such as GET")]
     Method(String),
-    #[error("spec.http has the path {0:?}: write one such as /search, or /search/* for all below it")]
+    #[error(
+        "spec.http has the path {0:?}: write one such as /search, or /search/* for all below it"
+    )]
     Path(String),
     #[error("spec.http and spec.tools are about requests on a port: write spec.target.ports")]
     NoPorts,
@@ -119,7 +121,8 @@ impl AccessPolicy {
     /// Understands an AgentAccessPolicy, or names the first rule that it breaks.
     pub fn parse(resource: &AgentAccessPolicy) -> Result<Self, AccessError> {
         let metadata = &resource.metadata;
-        let part = |value: &Option<String>, what| value.clone().ok_or(AccessError::Incomplete(what));
+        let part =
+            |value: &Option<String>, what| value.clone().ok_or(AccessError::Incomplete(what));
         let key = PolicyKey {
             namespace: part(&metadata.namespace, "metadata.namespace")?,
             name: part(&metadata.name, "metadata.name")?,
@@ -296,7 +299,8 @@ fn parse_http(rules: &[HttpRule]) -> Result<Vec<HttpMatch>, AccessError> {
         if methods.is_empty() && paths.is_empty() {
             return Err(AccessError::EveryRequest);
         }
-        let is_method = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_uppercase());
+        let is_method =
+            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_uppercase());
         if let Some(method) = methods.iter().find(|method| !is_method(method)) {
             return Err(AccessError::Method(method.clone()));
         }
@@ -332,7 +336,9 @@ fn is_tool_name(text: &str) -> bool {
 }
 
 /// Labels as a map of owned text, for selectors.
-pub fn labels_of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> BTreeMap<String, String> {
+pub fn labels_of<'a>(
+    pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> BTreeMap<String, String> {
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 

@@ -13,6 +13,7 @@ use crate::api::names::{BUNDLE_SHA256_ANNOTATION, CA_CRT};
 use crate::decide::Meta;
 use crate::decide::bundle::{BundleFacts, NamespaceFacts};
 use crate::identity::{Identity, SpiffeId};
+use crate::watch::access::PolicyFacts;
 use crate::watch::agents::AgentFacts;
 use crate::watch::census::Census;
 use crate::watch::domains::Domains;
@@ -30,6 +31,7 @@ pub struct View {
     pub cluster_domain: String,
     pub trust_domains: Mirror<Object<TrustDomain>>,
     pub identities: Mirror<AgentFacts>,
+    pub access_policies: Mirror<PolicyFacts>,
     /// Secrets with our label, by metadata alone.
     pub secrets: Mirror<SecretFacts>,
     /// CA Secrets, by metadata alone.

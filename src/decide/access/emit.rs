@@ -201,7 +201,10 @@ fn verdict(sight: &Sight, narrower: Vec<String>, applied: &str) -> Verdict {
 }
 
 /// What is said of callers whom an enforcer has no word for.
-fn left_out<'a>(ids: impl ExactSizeIterator<Item = &'a crate::identity::SpiffeId>, why: &str) -> Option<String> {
+fn left_out<'a>(
+    ids: impl ExactSizeIterator<Item = &'a crate::identity::SpiffeId>,
+    why: &str,
+) -> Option<String> {
     let count = ids.len();
     let shown: Vec<&str> = ids.take(3).map(crate::identity::SpiffeId::as_str).collect();
     let more = count - shown.len();

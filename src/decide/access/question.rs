@@ -86,7 +86,9 @@ pub fn can(
         let about: Vec<&Rule> = set
             .rules
             .iter()
-            .filter(|rule| *rule.policy.key.namespace == *to.namespace && selects(rule, target, pod))
+            .filter(|rule| {
+                *rule.policy.key.namespace == *to.namespace && selects(rule, target, pod)
+            })
             .collect();
         if about.is_empty() {
             continue;
@@ -109,11 +111,7 @@ pub fn can(
     answer
 }
 
-fn selects(
-    rule: &Rule,
-    target: &Agent,
-    pod: &std::collections::BTreeMap<String, String>,
-) -> bool {
+fn selects(rule: &Rule, target: &Agent, pod: &std::collections::BTreeMap<String, String>) -> bool {
     match &rule.policy.target {
         Target::Identity(name) => *target.key.name == **name,
         Target::Role(role) => target.role.as_ref() == Some(role),

@@ -23,8 +23,7 @@ fn spec(change: Value) -> Value {
 
 #[test]
 fn each_rule_has_its_own_refusal() {
-    let refusal =
-        |change| AccessPolicy::parse(&resource(spec(change))).unwrap_err().to_string();
+    let refusal = |change| AccessPolicy::parse(&resource(spec(change))).unwrap_err().to_string();
     for (change, part) in [
         (json!({"target": {}}), "exactly one of identity, role and podSelector"),
         (json!({"target": {"role": "a", "identity": "b"}}), "exactly one of"),
@@ -63,9 +62,7 @@ fn each_rule_has_its_own_refusal() {
 
 #[test]
 fn a_role_means_this_namespace_unless_namespaces_are_given() {
-    let from = |value| {
-        AccessPolicy::parse(&resource(spec(json!({"from": value})))).unwrap().from
-    };
+    let from = |value| AccessPolicy::parse(&resource(spec(json!({"from": value})))).unwrap().from;
     let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
     assert_eq!(
         from(json!({"roles": ["planner"]})).roles,

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Kind, Output, Sight, caller_selectors, left_out, object_of, sight, target_labels, verdict};
+use super::{
+    Kind, Output, Sight, caller_selectors, left_out, object_of, sight, target_labels, verdict,
+};
 use crate::decide::access::Rule;
 use crate::identity::access::{HttpMatch, Target};
 
@@ -43,7 +45,8 @@ pub fn emit(rules: &[&Rule]) -> Output {
                 ingress["authentication"] = json!({"mode": "required"});
             }
         }
-        let content = json!({"endpointSelector": selector(&rule.policy.target), "ingress": [ingress]});
+        let content =
+            json!({"endpointSelector": selector(&rule.policy.target), "ingress": [ingress]});
         output.objects.push(object_of(rule, KIND, content));
         let narrower = left_out(rule.foreign.iter(), FOREIGN).into_iter().collect();
         output.verdicts.insert(rule.policy.key.clone(), verdict(&sight, narrower, "written"));

@@ -13,13 +13,8 @@ use crate::decide::access::{Rule, SESSION_METHODS, SESSION_PREFIX};
 use crate::identity::IdentityKey;
 use crate::identity::access::{HttpMatch, Path, PolicyKey, Target};
 
-const KIND: Kind = Kind {
-    group: "",
-    version: "v1",
-    kind: "ConfigMap",
-    plural: "configmaps",
-    content: "data",
-};
+const KIND: Kind =
+    Kind { group: "", version: "v1", kind: "ConfigMap", plural: "configmaps", content: "data" };
 
 /// What is written.
 pub const KINDS: [Kind; 1] = [KIND];
@@ -103,9 +98,7 @@ fn response(name: &str, configuration: Value) -> String {
 }
 
 fn policy(rule: &Rule) -> Value {
-    let principal = |id: &crate::identity::SpiffeId| {
-        json!({"authenticated": {"principal_name": {"exact": id.as_str()}}})
-    };
+    let principal = |id: &crate::identity::SpiffeId| json!({"authenticated": {"principal_name": {"exact": id.as_str()}}});
     let layer7 = rule.layer7();
     let ports = rule.policy.ports.iter().map(|port| json!({"destination_port": port}));
     let asked: Vec<Value> = [
@@ -123,9 +116,8 @@ fn policy(rule: &Rule) -> Value {
 }
 
 fn request(http: &HttpMatch) -> Value {
-    let method = |method: &String| {
-        json!({"header": {"name": ":method", "string_match": {"exact": method}}})
-    };
+    let method =
+        |method: &String| json!({"header": {"name": ":method", "string_match": {"exact": method}}});
     let path = |path: &Path| match path {
         Path::Exact(exact) => json!({"url_path": {"path": {"exact": exact}}}),
         Path::Below(_) => json!({"url_path": {"path": {"safe_regex": {"regex": path.regex()}}}}),
@@ -142,7 +134,8 @@ fn messages(tools: &BTreeSet<String>) -> Vec<Value> {
         return Vec::new();
     }
     let names = tools.iter().map(|tool| metadata(&["params", "name"], json!({"exact": tool})));
-    let call = [Some(metadata(&["method"], json!({"exact": "tools/call"}))), one_of(names.collect())];
+    let call =
+        [Some(metadata(&["method"], json!({"exact": "tools/call"}))), one_of(names.collect())];
     let mut messages = vec![all_of(call.into_iter().flatten().collect())];
     let methods = SESSION_METHODS.map(|method| metadata(&["method"], json!({"exact": method})));
     messages.extend(methods);

@@ -16,13 +16,8 @@ use crate::identity::IdentityKey;
 use crate::identity::access::{PolicyKey, Target};
 
 const GROUP: &str = "policy.linkerd.io";
-const SERVER: Kind = Kind {
-    group: GROUP,
-    version: "v1beta3",
-    kind: "Server",
-    plural: "servers",
-    content: "spec",
-};
+const SERVER: Kind =
+    Kind { group: GROUP, version: "v1beta3", kind: "Server", plural: "servers", content: "spec" };
 const AUTHENTICATION: Kind = Kind {
     group: GROUP,
     version: "v1alpha1",
@@ -76,7 +71,8 @@ pub fn emit(rules: &[&Rule]) -> Output {
             verdict.state = EnforcerState::Delegated;
         }
         let others = "ports that the policy does not name are left to Linkerd's default: set config.linkerd.io/default-inbound-policy: deny on the target's pods to close them";
-        let before = if verdict.message.is_empty() { String::new() } else { verdict.message + "; " };
+        let before =
+            if verdict.message.is_empty() { String::new() } else { verdict.message + "; " };
         verdict.message = format!("{before}{others}");
         output.verdicts.insert(key, verdict);
     }
@@ -118,9 +114,7 @@ impl Door {
         if self.accounts.is_empty() {
             return objects;
         }
-        let account = |(namespace, name): &(String, String)| {
-            json!({"kind": "ServiceAccount", "namespace": namespace, "name": name})
-        };
+        let account = |(namespace, name): &(String, String)| json!({"kind": "ServiceAccount", "namespace": namespace, "name": name});
         let accounts: Vec<_> = self.accounts.iter().map(account).collect();
         objects.push(object(AUTHENTICATION, json!({"identityRefs": accounts})));
         let server = json!({"group": GROUP, "kind": "Server", "name": name});

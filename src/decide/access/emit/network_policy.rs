@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Kind, Output, Sight, caller_selectors, left_out, object_of, sight, target_selector, verdict};
+use super::{
+    Kind, Output, Sight, caller_selectors, left_out, object_of, sight, target_selector, verdict,
+};
 use crate::decide::access::Rule;
 
 const KIND: Kind = Kind {
