@@ -207,6 +207,8 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
         view.domains.wait_until_loaded().await;
         view.identities.wait_until_ready().await;
         view.pods.wait_until_ready().await;
+        // Of an object made of several policies, all must be known, or it would be written twice.
+        view.access_policies.wait_until_ready().await;
         let reconcile = {
             let context = context.clone();
             move |namespace: String| {

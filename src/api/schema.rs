@@ -196,7 +196,7 @@ pub fn spiffe_ids(_: &mut SchemaGenerator) -> Schema {
             rule,
             "write a SPIFFE ID with a path and without wildcards, such as spiffe://partner.example.com/ns/lab/sa/planner",
         ),
-        1024,
+        256,
     )
 }
 

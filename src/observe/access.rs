@@ -1,7 +1,7 @@
 //! What access policies are decided on: the identities as they stand, what the cluster serves, and
 //! the objects that are there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kube::api::{ApiResource, DynamicObject, ListParams};
@@ -19,7 +19,12 @@ use crate::wire::WireError;
 
 /// The identities that matter to these policies.
 pub fn agents(view: &View, policies: &[Arc<AccessPolicy>]) -> Agents {
-    let concerns = |namespace: &str| policies.iter().any(|policy| policy.concerns(namespace));
+    // Asked once a namespace: there are fewer of them than of identities.
+    let mut known = HashMap::<Arc<str>, bool>::new();
+    let mut concerns = |namespace: &Arc<str>| {
+        let ask = || policies.iter().any(|policy| policy.concerns(namespace));
+        *known.entry(namespace.clone()).or_insert_with(ask)
+    };
     let agents = view.identities.all().into_iter().filter_map(|(key, facts)| {
         let identity = facts.identity.as_ref().ok()?;
         (concerns(&key.namespace) && !facts.is_being_deleted).then(|| agent(view, identity))

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::emit::{ENFORCERS, Object, Output, emit};
+use super::emit::{ENFORCERS, Object, Output, Verdict, emit};
 use super::*;
 use crate::api::{AgentAccessPolicy, EnforcerState};
 use crate::identity::TrustDomainName;
@@ -183,13 +183,14 @@ fn check(agents: Vec<Agent>, specs: Vec<Value>) {
                         Call { source: &source, target: ("a", &labels), port, method, path, mcp };
                     for (enforcer, output) in &outputs {
                         let said = lets_through(*enforcer, &output.objects, &call);
-                        let states: Vec<EnforcerState> = set
+                        let verdicts: Vec<&Verdict> = set
                             .rules
                             .iter()
                             .filter(|rule| rule.is_about(&target.key))
                             .filter_map(|rule| output.verdicts.get(&rule.policy.key))
-                            .map(|verdict| verdict.state)
                             .collect();
+                        let states: Vec<EnforcerState> =
+                            verdicts.iter().map(|verdict| verdict.state).collect();
                         let context = || {
                             format!(
                                 "{enforcer:?} says {said:?}, can says {answer:?}: {call:?}\n{states:?}\n{specs:#?}"
@@ -204,7 +205,9 @@ fn check(agents: Vec<Agent>, specs: Vec<Value>) {
                         let less = states.iter().any(|state| {
                             matches!(state, EnforcerState::Narrowed | EnforcerState::Refused)
                         });
-                        let with_envoy = states.contains(&EnforcerState::Delegated)
+                        let with_envoy = verdicts
+                            .iter()
+                            .any(|verdict| verdict.message.contains("leaves those to the Envoy"))
                             && lets_through(crate::api::Enforcer::Envoy, envoy, &call)
                                 == Some(false);
                         assert!(!said || answer.is_yes() || with_envoy, "more: {}", context());

@@ -1,6 +1,7 @@
 //! Small models of the enforcers, which read objects as the enforcers do.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
@@ -266,5 +267,12 @@ fn envoy_matches(matcher: &Value, text: &str) -> bool {
 }
 
 fn matches_whole(pattern: &str, text: &str) -> bool {
-    regex::Regex::new(&format!("^(?:{pattern})$")).unwrap().is_match(text)
+    // The same few patterns come again for every call.
+    thread_local! {
+        static COMPILED: RefCell<HashMap<String, regex::Regex>> = RefCell::default();
+    }
+    COMPILED.with_borrow_mut(|compiled| {
+        let compile = || regex::Regex::new(&format!("^(?:{pattern})$")).unwrap();
+        compiled.entry(pattern.to_owned()).or_insert_with(compile).is_match(text)
+    })
 }
