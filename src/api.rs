@@ -4,6 +4,7 @@
 //! ways a schema cannot say; [`crate::identity`] is the one door behind which it cannot.
 
 pub mod agent_identity;
+pub mod agent_roster;
 pub mod conditions;
 pub mod names;
 pub mod schema;
@@ -14,8 +15,9 @@ pub use agent_identity::{
     DeletionPolicy, DeliveryMode, DeliverySpec, ExtraFormat, KeyAlgorithm, LastFailure, PodsStatus,
     SecretTemplate,
 };
+pub use agent_roster::{AgentRoster, AgentRosterSpec, RosterEntry, RosterTerm};
 pub use trust_domain::{
-    AuthoritySpec, BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, IdentitiesSpec,
+    AuthoritySpec, BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, GrantSpec, IdentitiesSpec,
     IdentitiesStatus, RotationStatus, SelfSigned, SlotKind, SlotNumbers, SlotPhase, SlotStatus,
     TrustDomain, TrustDomainDeletion, TrustDomainSpec, TrustDomainStatus, WhenUnreached,
 };

@@ -11,6 +11,7 @@
 pub mod bundle;
 pub mod cluster_bundle;
 pub mod pods;
+pub mod roster;
 pub mod secret;
 pub mod slots;
 

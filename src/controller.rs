@@ -7,6 +7,7 @@ pub mod identity;
 pub mod pace;
 pub mod pod;
 pub mod queue;
+pub mod roster;
 pub mod summary;
 pub mod trust_domain;
 pub mod watches;
@@ -56,6 +57,9 @@ pub struct Context {
     /// ServiceAccounts whose pods are to be read.
     pub pod_reads: Queue<ObjectKey>,
     pub trust_domains: Queue<String>,
+    /// Namespaces whose roster is to be looked at.
+    pub rosters: Queue<Arc<str>>,
+    pub roster_writes: roster::LastWrites,
 }
 
 /// How long a change of pods waits before it is counted in an identity's status: a Deployment
@@ -88,11 +92,17 @@ impl Context {
 
     /// Wakes whomever a change of an identity or a trust domain concerns.
     pub fn wake(&self, concerned: Concerned) {
+        let mut namespaces = BTreeSet::new();
         for key in concerned.identities {
+            namespaces.insert(key.namespace.clone());
             self.identities.wake(key);
         }
         for account in concerned.accounts {
             self.wake_pods(&account);
+            namespaces.insert(account.namespace);
+        }
+        for namespace in namespaces {
+            self.rosters.wake(namespace);
         }
     }
 
@@ -201,6 +211,20 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
         };
         queues.pods.run(PODS_AT_ONCE, reconcile).await;
     };
+    let rosters = async {
+        let view = &context.view;
+        view.domains.wait_until_loaded().await;
+        view.identities.wait_until_ready().await;
+        view.rosters.wait_until_ready().await;
+        let reconcile = {
+            let context = context.clone();
+            move |namespace: Arc<str>| {
+                let context = context.clone();
+                async move { roster::run(&context, &namespace).await }
+            }
+        };
+        queues.rosters.run(ROSTERS_AT_ONCE, reconcile).await;
+    };
     let pod_reads = queues.pod_reads.run(PODS_AT_ONCE, {
         let context = context.clone();
         move |account: ObjectKey| {
@@ -217,6 +241,7 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
         () = identities => {}
         () = pods => {}
         () = pod_reads => {}
+        () = rosters => {}
         () = summary => {}
         () = clock => {}
     }
@@ -228,6 +253,7 @@ pub struct Queues {
     pub pods: queue::Worker<ObjectKey>,
     pub pod_reads: queue::Worker<ObjectKey>,
     pub trust_domains: queue::Worker<String>,
+    pub rosters: queue::Worker<Arc<str>>,
 }
 
 /// How long a start waits for the list of ClusterTrustBundles.
@@ -238,6 +264,7 @@ const CLUSTER_BUNDLES: Duration = Duration::from_secs(10);
 const IDENTITIES_AT_ONCE: usize = 64;
 const PODS_AT_ONCE: usize = 16;
 const TRUST_DOMAINS_AT_ONCE: usize = 4;
+const ROSTERS_AT_ONCE: usize = 8;
 
 /// True where trying again at once may do: somebody else wrote between our read and our write.
 fn is_conflict(error: &WireError) -> bool {

@@ -11,6 +11,7 @@ pub mod departure;
 pub mod leaf;
 pub mod observed;
 pub mod pods;
+pub mod roster;
 pub mod schedule;
 pub mod slots;
 

@@ -6,6 +6,7 @@
 //! older than the program, and an object older than the CRD.
 
 pub mod domain;
+pub mod grants;
 pub mod lifetime;
 pub mod selector;
 pub mod spiffe;
@@ -23,6 +24,7 @@ use crate::api::names::{LABEL_VALUE_MAX, PREFIX, default_secret_name};
 use crate::api::{AgentIdentity, DeletionPolicy, ExtraFormat, KeyAlgorithm};
 
 pub use domain::{Domain, DomainError, Refusal};
+pub use grants::Grant;
 pub use lifetime::{Lifetime, LifetimeError};
 pub use selector::{PodSelector, SelectorError};
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomainName};

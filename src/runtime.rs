@@ -150,6 +150,7 @@ fn assemble(
     let (pods, pods_worker) = queue();
     let (pod_reads, pod_reads_worker) = queue();
     let (trust_domains, trust_domains_worker) = queue();
+    let (rosters, rosters_worker) = queue();
     let context = Context {
         client: client.clone(),
         view: View {
@@ -171,12 +172,15 @@ fn assemble(
         pods,
         pod_reads,
         trust_domains,
+        rosters,
+        roster_writes: controller::roster::LastWrites::default(),
     };
     let queues = Queues {
         identities: identities_worker,
         pods: pods_worker,
         pod_reads: pod_reads_worker,
         trust_domains: trust_domains_worker,
+        rosters: rosters_worker,
     };
     (Arc::new(context), queues, keys_done)
 }

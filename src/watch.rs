@@ -93,6 +93,15 @@ impl<V: PartialEq> Mirror<V> {
         self.lock().objects.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
+    /// Everything that is known in a namespace.
+    pub fn within(&self, namespace: &str) -> Vec<(ObjectKey, Arc<V>)> {
+        let state = self.lock();
+        let all = state.objects.iter();
+        all.filter(|(key, _)| *key.namespace == *namespace)
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
+
     /// True if and only if everything has been listed once.
     pub fn is_ready(&self) -> bool {
         *self.ready.borrow()

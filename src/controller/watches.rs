@@ -13,10 +13,12 @@ use kube::{Api, ResourceExt};
 
 use super::Context;
 use crate::api::names::{IDENTITY_LABEL, TRUST_DOMAIN_LABEL};
-use crate::api::{AgentIdentity, TrustDomain};
+use crate::api::{AgentIdentity, AgentRoster, TrustDomain};
 use crate::identity::IdentityKey;
 use crate::observe::identity_of_secret;
-use crate::observe::view::{Object, SecretFacts, SlotVersion, bundle_facts, namespace_facts};
+use crate::observe::view::{
+    Object, SecretFacts, SlotVersion, bundle_facts, namespace_facts, roster_facts,
+};
 use crate::telemetry::ResourceLabels;
 use crate::watch::agents::AgentFacts;
 use crate::watch::pods::{Pod, PodFacts};
@@ -34,6 +36,7 @@ pub async fn run(context: Arc<Context>) {
         secrets(context),
         identities(context),
         pods(context),
+        rosters(context),
     );
 }
 
@@ -85,6 +88,7 @@ async fn namespaces(context: &Context) {
                     context.pods.wake(pod);
                 }
             }
+            context.rosters.wake(key.name);
         }
     })
     .await;
@@ -120,6 +124,17 @@ async fn bundles(context: &Context) {
             if let Some(trust_domain) = key.name.strip_prefix("countersign-trust-") {
                 context.trust_domains.wake(trust_domain.to_owned());
             }
+        }
+    })
+    .await;
+}
+
+async fn rosters(context: &Context) {
+    let api = Api::<DeserializeGuard<AgentRoster>>::all(context.client.clone());
+    follow(context, "agentrosters", watch(api, Config::default()), |event| {
+        for change in context.view.rosters.take(event, |object| Some(roster_facts(object))) {
+            let (Change::Set { key, .. } | Change::Gone { key, .. }) = change;
+            context.rosters.wake(key.namespace);
         }
     })
     .await;
