@@ -157,7 +157,15 @@ async fn secrets(context: &Context) {
                 Change::Gone { old, .. } => (old, None),
             };
             let (Change::Set { key, .. } | Change::Gone { key, .. }) = &change;
-            let Some(identity) = identity_of_secret(key, facts) else { continue };
+            let named = identity_of_secret(key, facts);
+            // Whoever it was of until now may have to take it back.
+            if let Change::Set { old: Some(old), .. } = &change
+                && let Some(former) = identity_of_secret(key, old)
+                && named.as_ref() != Some(&former)
+            {
+                context.identities.wake(former);
+            }
+            let Some(identity) = named else { continue };
             context.memory.confirm_secret(&identity, version);
             // What this replica wrote itself is no news.
             if version.is_none_or(|version| context.memory.content(&identity, version).is_none()) {
