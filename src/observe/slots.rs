@@ -78,8 +78,10 @@ fn try_read(secret: &SecretObject, kind: SlotKind) -> Result<(AuthorityKind, Slo
     let origin = AuthorityKind::of(label.map(String::as_str))
         .ok_or_else(|| format!("its label {AUTHORITY_LABEL} is of another version"))?;
     let file = |name: &str| secret.data.get(name).map(|bytes| bytes.as_slice());
-    let slot = Slot::read(file(TLS_CRT).unwrap_or_default(), file(TLS_KEY))
-        .map_err(|error| error.to_string())?;
+    // Where somebody else keeps the key, the file is there and empty.
+    let key = file(TLS_KEY).filter(|key| !key.is_empty());
+    let slot =
+        Slot::read(file(TLS_CRT).unwrap_or_default(), key).map_err(|error| error.to_string())?;
     if slot.key.is_none() && origin.keeps_key(kind) {
         return Err(SignError::NoKey.to_string());
     }

@@ -70,7 +70,7 @@ pub async fn make(
         None => None,
         Some(name) => Some(take(&mut slots(context, domain).await?, name)?),
     };
-    let slot = source.make(Making { domain, order, parent, now: (context.clock)() }).await?;
+    let slot = source.make(Making { domain, order, parent, now: context.now() }).await?;
     tracing::info!(trust_domain = domain.name, secret = order.name, key_id = slot.ca.key_id,
         authority = domain.authority.kind().as_str(), until = %slot.ca.not_after, "a CA is taken up");
     apply::slots::create(&context.client, namespace, domain, order, &slot).await?;
