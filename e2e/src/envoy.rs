@@ -106,7 +106,7 @@ pub fn stranger() -> Delivered {
     }
 }
 
-fn client(
+pub(crate) fn client(
     bundle: &[CertificateDer<'static>],
 ) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
     let provider = Arc::new(aws_lc_rs::default_provider());
@@ -166,7 +166,7 @@ impl ServerCertVerifier for Verifier {
 }
 
 /// The node id is quoted since Envoy takes a bare number for one.
-fn configuration(port: u16, mount: &Path) -> String {
+pub(crate) fn configuration(port: u16, mount: &Path) -> String {
     let mount = mount.display();
     format!(
         r#"
