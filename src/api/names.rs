@@ -62,8 +62,10 @@ pub const KEYSTORE_PASSWORD: &str = "keystore.password";
 pub const ENVOY_IDENTITY: &str = "envoy-identity.yaml";
 /// `EnvoySDS`: a discovery response with the bundle.
 pub const ENVOY_TRUST: &str = "envoy-trust.yaml";
+/// `EnvoySDS`: the same, and that nobody is trusted whom `crl.pem` takes back.
+pub const ENVOY_TRUST_CRL: &str = "envoy-trust-crl.yaml";
 /// Every key that an identity's Secret may hold.
-pub const SECRET_KEYS: [&str; 8] = [
+pub const SECRET_KEYS: [&str; 9] = [
     TLS_CRT,
     TLS_KEY,
     CA_CRT,
@@ -72,6 +74,7 @@ pub const SECRET_KEYS: [&str; 8] = [
     KEYSTORE_PASSWORD,
     ENVOY_IDENTITY,
     ENVOY_TRUST,
+    ENVOY_TRUST_CRL,
 ];
 
 /// In the ConfigMap for an Envoy beside a target: who may call, as `envoy.filters.http.rbac`.
