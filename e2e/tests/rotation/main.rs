@@ -6,7 +6,6 @@
 
 mod bad_input;
 mod kills;
-mod tally;
 mod time;
 
 use countersign::api::{SlotKind, SlotPhase, TrustDomain};
