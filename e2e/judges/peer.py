@@ -17,7 +17,7 @@ import time
 PATIENCE = 20
 
 
-# As far as `expect`, what follows is README.md's example, word for word: e2e/tests/readme.rs compares them.
+# As far as `expect`, what follows is README.md's example, word for word: e2e/tests/tally.rs compares them.
 
 
 def version(directory):

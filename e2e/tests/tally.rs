@@ -2,6 +2,7 @@
 //! issuing CA are replaced, the operator is killed after every write of that, and the API server
 //! is killed and started.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use countersign::api::TrustDomain;
 use countersign_e2e::chronicle::History;
 use countersign_e2e::lives::Lives;
 use countersign_e2e::peers::{self, CREW, Crew, Tally};
-use countersign_e2e::{Chronicle, Namespace, World, seconds};
+use countersign_e2e::{Chronicle, Namespace, World, seconds, workspace};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
@@ -75,8 +76,10 @@ async fn no_handshake_fails_while_cas_change_and_operator_and_api_server_are_kil
     let busy = span.rate(&in_all);
     let tally = crew.each_tried(in_all.fewest() + LEAST).await;
 
-    println!(
-        "the operator killed after {} writes of a root rotation and {} of an issuing rotation, \
+    // Not println, which a test that passes prints nothing of: these numbers are meant to be read.
+    let _ = writeln!(
+        std::io::stderr(),
+        "\nthe operator killed after {} writes of a root rotation and {} of an issuing rotation, \
          the API server once:\n{tally}\n    handshakes tried {}, failed {}; {quiet:.0}/s before, \
          {busy:.0}/s meanwhile",
         of_root.len(),
@@ -93,6 +96,27 @@ async fn no_handshake_fails_while_cas_change_and_operator_and_api_server_are_kil
         // The first, that of the new root, that of the new issuing CA.
         let is_told = (*client, *server) != ("envoy", "envoy");
         assert!(!is_told || pair.certificates.len() >= 3, "{client} calls {server}: {pair:?}");
+    }
+}
+
+/// What two of them read their files with is in the README, word for word.
+#[test]
+fn the_examples_of_the_readme_are_what_is_tested() {
+    let read = |path: &str| {
+        std::fs::read_to_string(workspace::root().join(path)).expect("it is in the checkout")
+    };
+    let readme = read("README.md");
+    for (path, from, to) in [
+        ("e2e/judges/peer/files.go", "// Files reads the identity", None),
+        ("e2e/judges/peer.py", "def version(", Some("\n\n\nclass Counters")),
+    ] {
+        let text = read(path);
+        let (_, rest) = text.split_once(from).unwrap_or_else(|| panic!("{path} has no {from:?}"));
+        let example = to.map_or(rest, |to| rest.split_once(to).expect("its end is there").0);
+        assert!(
+            readme.contains(&format!("{from}{}", example.trim_end())),
+            "README.md and {path} differ: write the same in both"
+        );
     }
 }
 

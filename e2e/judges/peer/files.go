@@ -8,7 +8,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
-// What follows is README.md's example, word for word: e2e/tests/readme.rs compares them.
+// What follows is README.md's example, word for word: e2e/tests/tally.rs compares them.
 
 // Files reads the identity anew for each handshake.
 type Files struct{ Dir string }
