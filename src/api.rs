@@ -17,7 +17,7 @@ pub use agent_identity::{
 pub use trust_domain::{
     AuthoritySpec, BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, IdentitiesSpec,
     IdentitiesStatus, RotationStatus, SelfSigned, SlotKind, SlotNumbers, SlotPhase, SlotStatus,
-    TrustDomain, TrustDomainSpec, TrustDomainStatus, WhenUnreached,
+    TrustDomain, TrustDomainDeletion, TrustDomainSpec, TrustDomainStatus, WhenUnreached,
 };
 
 /// The API group of every resource.

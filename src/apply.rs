@@ -9,6 +9,7 @@
 //! there yet: of two writers one is refused.
 
 pub mod bundle;
+pub mod cluster_bundle;
 pub mod pods;
 pub mod secret;
 pub mod slots;

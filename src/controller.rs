@@ -1,6 +1,8 @@
 //! One reconciler a resource, each the same numbered sentence; what they share; and the queues
 //! that say whose turn it is.
 
+pub mod clock;
+pub mod cluster_bundles;
 pub mod identity;
 pub mod pace;
 pub mod pod;
@@ -23,13 +25,11 @@ use crate::sign::forge::Forge;
 use crate::telemetry::{ControllerLabels, Metrics, Notice, Outbox, ReasonLabels};
 use crate::watch::ObjectKey;
 use crate::watch::census::Concerned;
+use crate::watch::time::Timekeeper;
 use crate::wire::WireError;
 
 use pace::Pace;
 use queue::Queue;
-
-/// Tells what time it is. The one that asks the system is [`crate::runtime::clock::now`].
-pub type Clock = fn() -> Timestamp;
 
 /// Everything that the reconcilers share.
 pub struct Context {
@@ -37,7 +37,8 @@ pub struct Context {
     pub view: View,
     pub memory: Memory,
     pub forge: Forge,
-    pub clock: Clock,
+    /// This machine's clock, and whether it can be believed.
+    pub time: Arc<Timekeeper>,
     /// Whether this replica still leads. Asked before every turn: a process that was held up for
     /// longer than its lease must not act on what it was about to do.
     pub may_act: Box<dyn Fn() -> bool + Send + Sync>,
@@ -62,6 +63,11 @@ pub struct Context {
 const POD_COUNT_DELAY: Duration = Duration::from_secs(1);
 
 impl Context {
+    /// Now, by a clock that can be believed.
+    pub fn now(&self) -> Timestamp {
+        self.time.now()
+    }
+
     /// Takes a turn and counts how long it took; None, and no turn, where this replica must not
     /// act any more.
     pub async fn turn<T>(
@@ -153,6 +159,11 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
         view.namespaces.wait_until_ready().await;
         view.slots.wait_until_ready().await;
         view.bundles.wait_until_ready().await;
+        // One place of many that hold a bundle: its trouble is not everybody's.
+        let known = tokio::time::timeout(CLUSTER_BUNDLES, view.cluster_bundles.wait_until_ready());
+        if known.await.is_err() {
+            tracing::warn!("ClusterTrustBundles could not be listed; going on without");
+        }
         let reconcile = {
             let context = context.clone();
             move |name: String| {
@@ -198,6 +209,7 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
         }
     });
     let summary = summary::run(context.clone());
+    let clock = clock::run(&context);
     // None of them ends by itself; whichever does, the caller ends the process.
     tokio::select! {
         () = watches => {}
@@ -206,6 +218,7 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
         () = pods => {}
         () = pod_reads => {}
         () = summary => {}
+        () = clock => {}
     }
 }
 
@@ -216,6 +229,9 @@ pub struct Queues {
     pub pod_reads: queue::Worker<ObjectKey>,
     pub trust_domains: queue::Worker<String>,
 }
+
+/// How long a start waits for the list of ClusterTrustBundles.
+const CLUSTER_BUNDLES: Duration = Duration::from_secs(10);
 
 /// Enough to keep an API server busy: each waits for its answer most of the time. At 64 a server
 /// on two cores is at its limit, and more only lengthen its queue.

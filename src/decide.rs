@@ -5,6 +5,9 @@
 
 pub mod bundle;
 pub mod checks;
+pub mod clock;
+pub mod cluster_bundle;
+pub mod departure;
 pub mod leaf;
 pub mod observed;
 pub mod pods;

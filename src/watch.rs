@@ -8,6 +8,7 @@ pub mod census;
 pub mod domains;
 pub mod packed;
 pub mod pods;
+pub mod time;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

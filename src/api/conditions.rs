@@ -13,6 +13,9 @@ pub const ROTATING: &str = "Rotating";
 /// The condition that says whether every selected namespace holds the bundle.
 pub const BUNDLE_PUBLISHED: &str = "BundlePublished";
 
+/// The condition of a TrustDomain that was deleted and is held.
+pub const DELETING: &str = "Deleting";
+
 /// A reason that a condition can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
@@ -66,6 +69,8 @@ pub enum Reason {
     CaSecretInvalid,
     /// The CA has expired.
     CaExpired,
+    /// The operator's clock and the API server's differ: nothing is signed by either.
+    ClockDisagrees,
 
     // TrustDomain, Default
     /// Identities that name no trust domain belong to this one.
@@ -83,11 +88,17 @@ pub enum Reason {
     /// The new CA signs; the old one is trusted until what it signed has ended.
     Retiring,
 
+    // TrustDomain, Deleting
+    /// It was deleted, and identities still belong to it.
+    IdentitiesRemain,
+
     // TrustDomain, BundlePublished
     /// Every selected namespace holds the bundle.
     Published,
     /// Some selected namespaces could not be written to.
     NamespacesUnreached,
+    /// Every selected namespace holds the bundle, and the ClusterTrustBundle does not.
+    ClusterTrustBundleUnreached,
 }
 
 impl Reason {
@@ -117,13 +128,16 @@ impl Reason {
             Reason::CaSecretMissing => "CASecretMissing",
             Reason::CaSecretInvalid => "CASecretInvalid",
             Reason::CaExpired => "CAExpired",
+            Reason::ClockDisagrees => "ClockDisagrees",
             Reason::IsDefault => "IsDefault",
             Reason::Publishing => "Publishing",
             Reason::Soaking => "Soaking",
             Reason::Stalled => "Stalled",
             Reason::Retiring => "Retiring",
+            Reason::IdentitiesRemain => "IdentitiesRemain",
             Reason::Published => "Published",
             Reason::NamespacesUnreached => "NamespacesUnreached",
+            Reason::ClusterTrustBundleUnreached => "ClusterTrustBundleUnreached",
         }
     }
 }

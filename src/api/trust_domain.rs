@@ -58,6 +58,22 @@ pub struct TrustDomainSpec {
     /// Where the bundle is published.
     #[serde(default)]
     pub bundle: BundleSpec,
+
+    /// What to do when the TrustDomain is deleted while identities belong to it. Default Hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<TrustDomainDeletion>,
+}
+
+/// What to do when a TrustDomain is deleted while identities belong to it.
+#[derive(
+    schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default,
+)]
+pub enum TrustDomainDeletion {
+    /// Hold it, and serve them, until they are gone.
+    #[default]
+    Hold,
+    /// Let it go: they keep their certificates until these end, and get no others.
+    Orphan,
 }
 
 /// Where the CA certificate comes from: exactly one.
@@ -79,6 +95,7 @@ pub struct SelfSigned {}
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("(has(self.issuingLifetime) ? duration(self.issuingLifetime) : duration('8760h')) <= (has(self.rootLifetime) ? duration(self.rootLifetime) : duration('87600h'))").message("issuingLifetime (8760h where it is not given) must not be longer than rootLifetime (87600h where it is not given)"))]
+#[x_kube(validation = Rule::new("(has(self.issuingLifetime) ? duration(self.issuingLifetime) : duration('8760h')).getSeconds() >= 6 * (has(self.soak) ? duration(self.soak) : duration('10m')).getSeconds()").message("issuingLifetime (8760h where it is not given) must be at least six times soak (10m where it is not given): write a longer issuingLifetime or a shorter soak, or a rotation of the root could not end before the issuing CA does"))]
 pub struct CaSpec {
     /// How long the root CA lives. Default 87600h (ten years).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -210,6 +227,10 @@ pub struct BundleSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::label_selector")]
     pub namespace_selector: Option<LabelSelector>,
+    /// Whether the bundle is in a ClusterTrustBundle `countersign.dev:agent:<name>` too, where the
+    /// API server serves them. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_trust_bundle: Option<bool>,
 }
 
 /// What the operator last saw and did.
@@ -273,7 +294,8 @@ pub struct SlotStatus {
 #[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct RotationStatus {
-    /// Places that must hold the new bundle: ConfigMaps, and Secrets of identities.
+    /// Places that must hold the new bundle: ConfigMaps, the ClusterTrustBundle, and Secrets of
+    /// identities.
     #[schemars(extend("format" = "int32"))]
     pub targets: u32,
     /// Those of them that do.

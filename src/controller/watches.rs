@@ -30,13 +30,15 @@ pub async fn run(context: Arc<Context>) {
         namespaces(context),
         slots(context),
         bundles(context),
+        super::cluster_bundles::run(context),
         secrets(context),
         identities(context),
         pods(context),
     );
 }
 
-async fn follow<K: kube::Resource>(
+/// Takes in what a watch says, and begins it again when it breaks.
+pub(super) async fn follow<K: kube::Resource>(
     context: &Context,
     resource: &'static str,
     stream: impl Stream<Item = Result<Event<K>, watcher::Error>>,
@@ -201,7 +203,7 @@ fn take_identity(context: &Context, change: Change<AgentFacts>) {
 /// How long an identity may wait that a start has just listed. None for at once: it is not Ready,
 /// its renewal is due, or this is not the start.
 fn first_look(context: &Context, facts: &AgentFacts) -> Option<Duration> {
-    let now = (context.clock)();
+    let now = context.now();
     let is_due = facts.schedule.is_none_or(|(_, renew_at)| renew_at <= now);
     if context.view.identities.is_ready() || !facts.is_ready || is_due {
         return None;

@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use kube::api::{ObjectMeta, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 
+use super::cluster_bundles::ClusterBundles;
 use crate::api::TrustDomain;
 use crate::api::names::{BUNDLE_SHA256_ANNOTATION, CA_CRT};
 use crate::decide::Meta;
@@ -35,6 +36,7 @@ pub struct View {
     /// CA Secrets, by metadata alone.
     pub slots: Mirror<SlotVersion>,
     pub bundles: Mirror<BundleFacts>,
+    pub cluster_bundles: ClusterBundles,
     pub namespaces: Mirror<NamespaceFacts>,
     pub pods: Mirror<PodFacts>,
     pub pod_index: PodIndex,

@@ -101,6 +101,19 @@ impl Census {
         identities.map(|identity| identity.key.clone()).collect()
     }
 
+    /// The identities that name this trust domain, whether it can be used or not, and those that
+    /// name none and belong to it: `namespace/name`.
+    pub fn of_trust_domain(&self, name: &str) -> BTreeSet<String> {
+        let state = self.lock();
+        let belongs = |entry: &Entry| {
+            let named =
+                entry.facts.identity.as_ref().ok().and_then(|it| it.trust_domain.as_deref());
+            named.or(entry.trust_domain.as_deref()) == Some(name)
+        };
+        let members = state.members.iter().filter(|(_, entry)| belongs(entry));
+        members.map(|(key, _)| key.to_string()).collect()
+    }
+
     /// How many identities each trust domain has, and how many of them are ready.
     pub fn counts(&self) -> BTreeMap<String, (u32, u32)> {
         let mut counts = BTreeMap::<String, (u32, u32)>::new();
