@@ -8,9 +8,11 @@
 //! Every write carries the resourceVersion that it was decided on, or creates what must not be
 //! there yet: of two writers one is refused.
 
+pub mod access;
 pub mod bundle;
 pub mod cluster_bundle;
 pub mod pods;
+pub mod roster;
 pub mod secret;
 pub mod slots;
 

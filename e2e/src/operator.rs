@@ -192,7 +192,7 @@ fn command_with_clock(server: &ApiServer, options: &Options) -> (Command, Option
         .args(["--log", &options.log])
         .args(&options.arguments);
     if options.clock_ahead != 0 {
-        command.args(["--max-clock-skew", "1000000h"]);
+        command.args(["--max-clock-skew", "876000h"]);
     }
     let ahead = Some(options.clock_ahead).filter(|ahead| *ahead != 0);
     let clock = options.clock_wrong.or(ahead).map(|off| Clock::of(&mut command, off));

@@ -9,12 +9,13 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
 
 use crate::audit::{self, Requests};
+use crate::policies::Policies;
 use crate::process::{Process, Signal};
 use crate::users::{self, User};
 use crate::wait::{seconds, wait_for};
 use crate::{install, workspace};
 
-/// A running API server with the CRDs, the operator's rights, and a controller manager that
+/// A running API server with the CRDs, the operator's rights, the admission policies, and a controller manager that
 /// collects garbage and makes ServiceAccounts. It goes when this is dropped.
 pub struct ApiServer {
     folder: PathBuf,
@@ -31,13 +32,13 @@ pub struct ApiServer {
 impl ApiServer {
     /// Starts one on free ports, with an empty store.
     pub async fn start() -> Arc<Self> {
-        Self::start_with(&[]).await
+        Self::start_with(Policies::Deny, &[]).await
     }
 
-    /// Starts one with further arguments.
-    pub async fn start_with(arguments: &[&str]) -> Arc<Self> {
+    /// Starts one whose admission policies do this, with further arguments.
+    pub async fn start_with(policies: Policies, arguments: &[&str]) -> Arc<Self> {
         for _ in 0..3 {
-            if let Some(server) = Self::try_start(arguments).await {
+            if let Some(server) = Self::try_start(policies, arguments).await {
                 return Arc::new(server);
             }
         }
@@ -45,7 +46,7 @@ impl ApiServer {
     }
 
     /// `None` where another process took a port between choosing and using it.
-    async fn try_start(arguments: &[&str]) -> Option<Self> {
+    async fn try_start(policies: Policies, arguments: &[&str]) -> Option<Self> {
         let server = Self {
             folder: workspace::scratch("apiserver"),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
@@ -59,7 +60,7 @@ impl ApiServer {
         server.start_etcd();
         server.start_api_server();
         server.is_ready().await?;
-        install::install(&server.client().await).await;
+        install::install(&server.client().await, policies).await;
         server.start_controllers();
         Some(server)
     }

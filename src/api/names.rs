@@ -15,6 +15,11 @@ pub const TRUST_DOMAIN_LABEL: &str = "countersign.dev/trust-domain";
 /// Label on CA Secrets: `root` or `issuing`.
 pub const SLOT_KIND_LABEL: &str = "countersign.dev/slot-kind";
 
+/// Label on what is made of an AgentAccessPolicy: its name.
+pub const ACCESS_POLICY_LABEL: &str = "countersign.dev/access-policy";
+/// Label on the same, by which Kubernetes' own tools tell who wrote it.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+
 /// Annotation on pods and Secrets: the SPIFFE ID.
 pub const SPIFFE_ID_ANNOTATION: &str = "countersign.dev/spiffe-id";
 /// Annotation on Secrets: the leaf's serial number, lower-case hexadecimal.
@@ -67,6 +72,11 @@ pub const SECRET_KEYS: [&str; 8] = [
     ENVOY_TRUST,
 ];
 
+/// In the ConfigMap for an Envoy beside a target: who may call, as `envoy.filters.http.rbac`.
+pub const ENVOY_ACCESS: &str = "envoy-access.json";
+/// The same: what is read of MCP, as `envoy.filters.http.mcp`.
+pub const ENVOY_MCP: &str = "envoy-mcp.json";
+
 /// The longest value a label may have, and so the longest name an AgentIdentity may have.
 pub const LABEL_VALUE_MAX: usize = 63;
 
@@ -85,4 +95,9 @@ pub fn bundle_config_map_name(trust_domain: &str) -> String {
 /// characters that no object's name may (`_`).
 pub fn cluster_trust_bundle_name(trust_domain: &str) -> String {
     format!("{}:{trust_domain}", AGENT_SIGNER.replace('/', ":"))
+}
+
+/// The ConfigMap for an Envoy beside an identity that is a target of an AgentAccessPolicy.
+pub fn access_config_map_name(identity: &str) -> String {
+    format!("countersign-access-{identity}")
 }

@@ -216,6 +216,30 @@ pub struct IdentitiesSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::dns_suffixes")]
     pub allowed_dns_suffixes: Vec<String>,
+    /// Who may ask for which roles and ServiceAccounts. Where there is one, each identity needs a
+    /// grant that covers it: a namespace cannot take a role that is not meant for it. By default
+    /// every namespace may ask for any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub grants: Vec<GrantSpec>,
+}
+
+/// What the identities of some namespaces may ask for.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantSpec {
+    /// The namespaces. By default all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::label_selector")]
+    pub namespace_selector: Option<LabelSelector>,
+    /// The roles that their identities may have. By default any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    pub roles: Vec<String>,
+    /// The ServiceAccounts that their identities may be for. By default any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
+    pub service_account_names: Vec<String>,
 }
 
 /// Where the bundle is published.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{Identity, Lifetime, LifetimeError, MINIMUM_LIFE, PodSelector};
+use super::{Grant, Identity, Lifetime, LifetimeError, MINIMUM_LIFE, PodSelector, grants};
 use super::{SelectorError, SpiffeError, SpiffeId, TrustDomainName};
 use crate::api::{CaKeyAlgorithm, KeyAlgorithm, SlotNumbers, TrustDomain, WhenUnreached};
 
@@ -67,6 +67,8 @@ pub struct Rules {
     /// Empty means all.
     pub algorithms: Vec<KeyAlgorithm>,
     pub dns_suffixes: Vec<String>,
+    /// Empty means that everybody may ask for any role and ServiceAccount.
+    pub grants: Vec<Grant>,
 }
 
 /// The rule of the spec that a TrustDomain breaks.
@@ -127,6 +129,10 @@ pub enum Refusal {
         "spec.dnsNames has {name:?}: allowed are names of this namespace's Services, <service>.{namespace}.svc, and the allowedDnsSuffixes of TrustDomain {domain}"
     )]
     DnsName { domain: String, namespace: String, name: String },
+    #[error(
+        "no grant of TrustDomain {domain} gives namespace {namespace} {asked}: ask for what its spec.identities.grants give, or have it changed"
+    )]
+    NotGranted { domain: String, namespace: String, asked: String },
     #[error("TrustDomain {domain} builds SPIFFE IDs from {{role}}: give the identity a spec.role")]
     RoleMissing { domain: String },
     #[error("no SPIFFE ID can be made for this identity: {0}")]
@@ -193,6 +199,12 @@ impl Domain {
         if !rules.namespaces.matches(namespace_labels) {
             let namespace = identity.key.namespace.to_string();
             return Err(Refusal::Namespace { domain: domain(), namespace });
+        }
+        let is_granted = |grant: &Grant| grant.covers(identity, namespace_labels);
+        if !rules.grants.is_empty() && !rules.grants.iter().any(is_granted) {
+            let namespace = identity.key.namespace.to_string();
+            let asked = grants::asked(identity);
+            return Err(Refusal::NotGranted { domain: domain(), namespace, asked });
         }
         let life = identity.life;
         if life > rules.maximum_life {
@@ -290,6 +302,12 @@ fn parse_rules(resource: &TrustDomain) -> Result<Rules, DomainError> {
         maximum_life: maximum,
         algorithms: given.allowed_key_algorithms.clone(),
         dns_suffixes: given.allowed_dns_suffixes.clone(),
+        grants: given
+            .grants
+            .iter()
+            .map(Grant::parse)
+            .collect::<Result<_, _>>()
+            .map_err(|source| DomainError::Selector { field: "identities.grants", source })?,
     })
 }
 

@@ -1,7 +1,6 @@
 //! Who claims which SPIFFE ID, and which identities belong to a ServiceAccount.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -22,7 +21,7 @@ struct State {
     /// Claimants in the order of their right: the oldest first.
     by_claim: HashMap<SpiffeId, Vec<Arc<Identity>>>,
     /// By ServiceAccount, in the same order.
-    by_account: HashMap<ObjectKey, Vec<Arc<Identity>>>,
+    by_account: BTreeMap<ObjectKey, Vec<Arc<Identity>>>,
 }
 
 struct Entry {
@@ -92,6 +91,14 @@ impl Census {
                 holds.then(|| (identity.clone(), claim))
             })
             .collect()
+    }
+
+    /// The ServiceAccounts of a namespace that have identities.
+    pub fn accounts_of(&self, namespace: &str) -> Vec<ObjectKey> {
+        let state = self.lock();
+        let from = ObjectKey::new(namespace, "");
+        let accounts = state.by_account.range(from..).map(|(account, _)| account);
+        accounts.take_while(|account| *account.namespace == *namespace).cloned().collect()
     }
 
     /// The identities of a ServiceAccount, whether they hold their SPIFFE ID or not.
@@ -184,10 +191,14 @@ impl State {
         let Some(entry) = self.members.remove(key) else { return };
         let Ok(identity) = &entry.facts.identity else { return };
         let account = account_of(identity);
-        take_out(&mut self.by_account, &account, key);
+        if take_out(self.by_account.get_mut(&account), key) {
+            self.by_account.remove(&account);
+        }
         concerned.accounts.insert(account);
         let Some(claim) = &entry.claim else { return };
-        take_out(&mut self.by_claim, claim, key);
+        if take_out(self.by_claim.get_mut(claim), key) {
+            self.by_claim.remove(claim);
+        }
         let claimants = self.by_claim.get(claim).into_iter().flatten();
         concerned.identities.extend(claimants.map(|other| other.key.clone()));
     }
@@ -208,16 +219,12 @@ fn rank(identity: &Identity) -> (Timestamp, &str, &IdentityKey) {
     (identity.created, &identity.uid, &identity.key)
 }
 
-fn take_out<K: Eq + Hash>(
-    index: &mut HashMap<K, Vec<Arc<Identity>>>,
-    at: &K,
-    identity: &IdentityKey,
-) {
-    let Some(identities) = index.get_mut(at) else { return };
-    identities.retain(|other| other.key != *identity);
-    if identities.is_empty() {
-        index.remove(at);
-    }
+/// Takes an identity out. True if and only if nobody is left.
+fn take_out(identities: Option<&mut Vec<Arc<Identity>>>, identity: &IdentityKey) -> bool {
+    identities.is_some_and(|identities| {
+        identities.retain(|other| other.key != *identity);
+        identities.is_empty()
+    })
 }
 
 #[cfg(test)]

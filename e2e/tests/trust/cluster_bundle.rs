@@ -3,7 +3,8 @@
 use countersign::api::TrustDomain;
 use countersign_e2e::install::{api_of, apply};
 use countersign_e2e::{
-    ApiServer, Namespace, Operator, Options, User, World, gone, holds_for, seconds, wait_for,
+    ApiServer, Namespace, Operator, Options, Policies, User, World, gone, holds_for, seconds,
+    wait_for,
 };
 use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use kube::api::{Patch, PatchParams};
@@ -133,7 +134,7 @@ async fn a_foreign_one_of_the_name_is_left_alone_named_and_waited_for() {
 #[tokio::test]
 async fn an_api_server_that_serves_the_beta_alone_gets_the_beta() {
     let served = "--runtime-config=certificates.k8s.io/v1=false,certificates.k8s.io/v1beta1=true";
-    let server = ApiServer::start_with(&[served]).await;
+    let server = ApiServer::start_with(Policies::Deny, &[served]).await;
     let ns = Namespace::create(&server, "cluster-beta").await;
     let _operator = Operator::start_leading(&server, Options::default()).await;
     ns.trust_domain("cluster-beta", spec(&ns, "cluster-beta")).await;
@@ -151,7 +152,9 @@ async fn an_api_server_that_serves_the_beta_alone_gets_the_beta() {
 
 #[tokio::test]
 async fn an_api_server_that_serves_none_is_no_obstacle() {
-    let server = ApiServer::start_with(&["--runtime-config=certificates.k8s.io/v1=false"]).await;
+    let server =
+        ApiServer::start_with(Policies::Deny, &["--runtime-config=certificates.k8s.io/v1=false"])
+            .await;
     let ns = Namespace::create(&server, "cluster-none").await;
     let _operator = Operator::start_leading(&server, Options::default()).await;
     ns.trust_domain("cluster-none", spec(&ns, "cluster-none")).await;
