@@ -5,6 +5,7 @@
 
 pub mod access_policy;
 pub mod agent_identity;
+pub mod agent_roster;
 pub mod conditions;
 pub mod names;
 pub mod schema;
@@ -19,10 +20,11 @@ pub use agent_identity::{
     DeletionPolicy, DeliveryMode, DeliverySpec, ExtraFormat, KeyAlgorithm, LastFailure, PodsStatus,
     SecretTemplate,
 };
+pub use agent_roster::{AgentRoster, AgentRosterSpec, RosterEntry, RosterTerm};
 pub use trust_domain::{
-    AuthoritySpec, BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, IdentitiesSpec,
+    AuthoritySpec, BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, GrantSpec, IdentitiesSpec,
     IdentitiesStatus, RotationStatus, SelfSigned, SlotKind, SlotNumbers, SlotPhase, SlotStatus,
-    TrustDomain, TrustDomainSpec, TrustDomainStatus, WhenUnreached,
+    TrustDomain, TrustDomainDeletion, TrustDomainSpec, TrustDomainStatus, WhenUnreached,
 };
 
 /// The API group of every resource.

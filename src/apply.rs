@@ -10,7 +10,9 @@
 
 pub mod access;
 pub mod bundle;
+pub mod cluster_bundle;
 pub mod pods;
+pub mod roster;
 pub mod secret;
 pub mod slots;
 

@@ -15,6 +15,9 @@ pub const ROTATING: &str = "Rotating";
 /// The condition that says whether every selected namespace holds the bundle.
 pub const BUNDLE_PUBLISHED: &str = "BundlePublished";
 
+/// The condition of a TrustDomain that was deleted and is held.
+pub const DELETING: &str = "Deleting";
+
 /// A reason that a condition can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
@@ -68,6 +71,8 @@ pub enum Reason {
     CaSecretInvalid,
     /// The CA has expired.
     CaExpired,
+    /// The operator's clock and the API server's differ: nothing is signed by either.
+    ClockDisagrees,
 
     // TrustDomain, Default
     /// Identities that name no trust domain belong to this one.
@@ -85,11 +90,17 @@ pub enum Reason {
     /// The new CA signs; the old one is trusted until what it signed has ended.
     Retiring,
 
+    // TrustDomain, Deleting
+    /// It was deleted, and identities still belong to it.
+    IdentitiesRemain,
+
     // TrustDomain, BundlePublished
     /// Every selected namespace holds the bundle.
     Published,
     /// Some selected namespaces could not be written to.
     NamespacesUnreached,
+    /// Every selected namespace holds the bundle, and the ClusterTrustBundle does not.
+    ClusterTrustBundleUnreached,
 
     // AgentAccessPolicy, Ready
     /// Every enforcer's objects say what the policy says.
@@ -135,13 +146,16 @@ impl Reason {
             Reason::CaSecretMissing => "CASecretMissing",
             Reason::CaSecretInvalid => "CASecretInvalid",
             Reason::CaExpired => "CAExpired",
+            Reason::ClockDisagrees => "ClockDisagrees",
             Reason::IsDefault => "IsDefault",
             Reason::Publishing => "Publishing",
             Reason::Soaking => "Soaking",
             Reason::Stalled => "Stalled",
             Reason::Retiring => "Retiring",
+            Reason::IdentitiesRemain => "IdentitiesRemain",
             Reason::Published => "Published",
             Reason::NamespacesUnreached => "NamespacesUnreached",
+            Reason::ClusterTrustBundleUnreached => "ClusterTrustBundleUnreached",
             Reason::Compiled => "Compiled",
             Reason::Narrowed => "Narrowed",
             Reason::NoEnforcer => "NoEnforcer",

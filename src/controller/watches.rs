@@ -14,10 +14,12 @@ use kube::{Api, ResourceExt};
 
 use super::{Context, access};
 use crate::api::names::{ACCESS_POLICY_LABEL, IDENTITY_LABEL, TRUST_DOMAIN_LABEL};
-use crate::api::{AgentAccessPolicy, AgentIdentity, TrustDomain};
+use crate::api::{AgentAccessPolicy, AgentIdentity, AgentRoster, TrustDomain};
 use crate::identity::IdentityKey;
 use crate::observe::identity_of_secret;
-use crate::observe::view::{Object, SecretFacts, SlotVersion, bundle_facts, namespace_facts};
+use crate::observe::view::{
+    Object, SecretFacts, SlotVersion, bundle_facts, namespace_facts, roster_facts,
+};
 use crate::telemetry::ResourceLabels;
 use crate::watch::access::PolicyFacts;
 use crate::watch::agents::AgentFacts;
@@ -32,15 +34,18 @@ pub async fn run(context: Arc<Context>) {
         namespaces(context),
         slots(context),
         bundles(context),
+        super::cluster_bundles::run(context),
         secrets(context),
         identities(context),
         pods(context),
+        rosters(context),
         access_policies(context),
         network_policies(context),
     );
 }
 
-async fn follow<K: kube::Resource>(
+/// Takes in what a watch says, and begins it again when it breaks.
+pub(super) async fn follow<K: kube::Resource>(
     context: &Context,
     resource: &'static str,
     stream: impl Stream<Item = Result<Event<K>, watcher::Error>>,
@@ -87,6 +92,7 @@ async fn namespaces(context: &Context) {
                     context.pods.wake(pod);
                 }
             }
+            context.rosters.wake(key.name);
         }
     })
     .await;
@@ -127,6 +133,17 @@ async fn bundles(context: &Context) {
     .await;
 }
 
+async fn rosters(context: &Context) {
+    let api = Api::<DeserializeGuard<AgentRoster>>::all(context.client.clone());
+    follow(context, "agentrosters", watch(api, Config::default()), |event| {
+        for change in context.view.rosters.take(event, |object| Some(roster_facts(object))) {
+            let (Change::Set { key, .. } | Change::Gone { key, .. }) = change;
+            context.rosters.wake(key.namespace);
+        }
+    })
+    .await;
+}
+
 async fn secrets(context: &Context) {
     let api = Api::<PartialObjectMeta<Secret>>::all(context.client.clone());
     let stream = watch(api, Config::default().labels(IDENTITY_LABEL));
@@ -140,7 +157,15 @@ async fn secrets(context: &Context) {
                 Change::Gone { old, .. } => (old, None),
             };
             let (Change::Set { key, .. } | Change::Gone { key, .. }) = &change;
-            let Some(identity) = identity_of_secret(key, facts) else { continue };
+            let named = identity_of_secret(key, facts);
+            // Whoever it was of until now may have to take it back.
+            if let Change::Set { old: Some(old), .. } = &change
+                && let Some(former) = identity_of_secret(key, old)
+                && named.as_ref() != Some(&former)
+            {
+                context.identities.wake(former);
+            }
+            let Some(identity) = named else { continue };
             context.memory.confirm_secret(&identity, version);
             // What this replica wrote itself is no news.
             if version.is_none_or(|version| context.memory.content(&identity, version).is_none()) {
@@ -245,7 +270,7 @@ fn take_identity_in(context: &Context, change: Change<AgentFacts>) {
 /// How long an identity may wait that a start has just listed. None for at once: it is not Ready,
 /// its renewal is due, or this is not the start.
 fn first_look(context: &Context, facts: &AgentFacts) -> Option<Duration> {
-    let now = (context.clock)();
+    let now = context.now();
     let is_due = facts.schedule.is_none_or(|(_, renew_at)| renew_at <= now);
     if context.view.identities.is_ready() || !facts.is_ready || is_due {
         return None;

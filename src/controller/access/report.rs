@@ -34,7 +34,7 @@ pub(super) async fn publish(
     facts: &PolicyFacts,
     made: &Made<'_>,
 ) -> Result<bool, WireError> {
-    let status = build(facts, made, (context.clock)());
+    let status = build(facts, made, context.now());
     if facts.status.as_ref() == Some(&status) {
         return Ok(false);
     }
