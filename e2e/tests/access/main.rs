@@ -124,6 +124,11 @@ async fn policies_say_what_is_wrong_with_them_and_touch_nothing_of_others() {
     }
     let taken = ns.api::<NetworkPolicy>().get("taken").await.unwrap();
     assert_eq!(json!(taken.spec), theirs, "it is as it was");
+    // Nor can somebody touch it who stole the operator's token.
+    let thief = ns.server.client_of(User::Operator).await;
+    let theirs: kube::Api<NetworkPolicy> = kube::Api::namespaced(thief, &ns.name);
+    let refusal = theirs.delete("taken", &DeleteParams::default()).await.unwrap_err().to_string();
+    assert!(refusal.contains("writes no network or mesh policy that is not"), "{refusal}");
     // Narrowed is closed, never open.
     let closed = ns.api::<NetworkPolicy>().get("tooled").await.unwrap().spec.unwrap();
     assert_eq!((closed.ingress, closed.policy_types), (None, Some(vec!["Ingress".to_owned()])));
