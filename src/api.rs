@@ -6,6 +6,7 @@
 pub mod access_policy;
 pub mod agent_identity;
 pub mod agent_roster;
+pub mod authority;
 pub mod conditions;
 pub mod names;
 pub mod schema;
@@ -21,10 +22,11 @@ pub use agent_identity::{
     SecretTemplate,
 };
 pub use agent_roster::{AgentRoster, AgentRosterSpec, RosterEntry, RosterTerm};
+pub use authority::{AuthoritySpec, SecretAuthority, SelfSigned};
 pub use trust_domain::{
-    AuthoritySpec, BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, GrantSpec, IdentitiesSpec,
-    IdentitiesStatus, RotationStatus, SelfSigned, SlotKind, SlotNumbers, SlotPhase, SlotStatus,
-    TrustDomain, TrustDomainDeletion, TrustDomainSpec, TrustDomainStatus, WhenUnreached,
+    BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, GrantSpec, IdentitiesSpec, IdentitiesStatus,
+    RotationStatus, SlotKind, SlotNumbers, SlotPhase, SlotStatus, TrustDomain, TrustDomainDeletion,
+    TrustDomainSpec, TrustDomainStatus, WhenUnreached,
 };
 
 /// The API group of every resource.

@@ -6,6 +6,7 @@
 //! older than the program, and an object older than the CRD.
 
 pub mod access;
+pub mod authority;
 pub mod domain;
 pub mod grants;
 pub mod lifetime;
@@ -25,6 +26,7 @@ use crate::api::names::{LABEL_VALUE_MAX, PREFIX, default_secret_name};
 use crate::api::{AgentIdentity, DeletionPolicy, ExtraFormat, KeyAlgorithm};
 
 pub use access::{AccessError, AccessPolicy, PolicyKey};
+pub use authority::{AuthorityError, AuthorityKind, AuthoritySource};
 pub use domain::{Domain, DomainError, Refusal};
 pub use grants::Grant;
 pub use lifetime::{Lifetime, LifetimeError};

@@ -39,6 +39,13 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
     if (result == 0 && clock == CLOCK_REALTIME) now->tv_sec += *offset();
     return result;
 }
+
+time_t time(time_t *result) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (result) *result = now.tv_sec;
+    return now.tv_sec;
+}
 "#;
 
 /// A process's clock, which the test sets.

@@ -131,7 +131,7 @@ pub fn stranger() -> Delivered {
     }
 }
 
-fn client(
+pub(crate) fn client(
     bundle: &[CertificateDer<'static>],
 ) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
     let provider = Arc::new(aws_lc_rs::default_provider());
@@ -209,7 +209,7 @@ fn guards(access: &Path) -> String {
 }
 
 /// The node id is quoted since Envoy takes a bare number for one.
-fn configuration(port: u16, mount: &Path, guards: &str) -> (u16, String) {
+pub(crate) fn configuration(port: u16, mount: &Path, guards: &str) -> (u16, String) {
     let mount = mount.display();
     let text = format!(
         r#"

@@ -135,6 +135,11 @@ impl Operator {
         self.process.exits_within(limit).await
     }
 
+    /// True if and only if it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.exit_status().is_some()
+    }
+
     /// Waits until it ends by itself.
     pub async fn exits_within(&mut self, limit: Duration) -> ExitStatus {
         self.process.exits_within(limit).await
@@ -187,7 +192,7 @@ fn command_with_clock(server: &ApiServer, options: &Options) -> (Command, Option
         .args(["--log", &options.log])
         .args(&options.arguments);
     if options.clock_ahead != 0 {
-        command.args(["--max-clock-skew", "1000000h"]);
+        command.args(["--max-clock-skew", "876000h"]);
     }
     let ahead = Some(options.clock_ahead).filter(|ahead| *ahead != 0);
     let clock = options.clock_wrong.or(ahead).map(|off| Clock::of(&mut command, off));

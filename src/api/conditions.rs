@@ -71,6 +71,10 @@ pub enum Reason {
     CaSecretInvalid,
     /// The CA has expired.
     CaExpired,
+    /// The authority cannot be reached, or has nothing to give.
+    AuthorityUnavailable,
+    /// The authority has a CA that cannot be used; the message says why.
+    CaRefused,
     /// The operator's clock and the API server's differ: nothing is signed by either.
     ClockDisagrees,
 
@@ -146,6 +150,8 @@ impl Reason {
             Reason::CaSecretMissing => "CASecretMissing",
             Reason::CaSecretInvalid => "CASecretInvalid",
             Reason::CaExpired => "CAExpired",
+            Reason::AuthorityUnavailable => "AuthorityUnavailable",
+            Reason::CaRefused => "CARefused",
             Reason::ClockDisagrees => "ClockDisagrees",
             Reason::IsDefault => "IsDefault",
             Reason::Publishing => "Publishing",

@@ -14,6 +14,8 @@ pub const STATE_ACTIVE: &str = "active";
 pub const TRUST_DOMAIN_LABEL: &str = "countersign.dev/trust-domain";
 /// Label on CA Secrets: `root` or `issuing`.
 pub const SLOT_KIND_LABEL: &str = "countersign.dev/slot-kind";
+/// Label on CA Secrets: the kind of authority that the CA came from, as `spec.authority` names it.
+pub const AUTHORITY_LABEL: &str = "countersign.dev/authority";
 
 /// Label on what is made of an AgentAccessPolicy: its name.
 pub const ACCESS_POLICY_LABEL: &str = "countersign.dev/access-policy";
@@ -60,8 +62,10 @@ pub const KEYSTORE_PASSWORD: &str = "keystore.password";
 pub const ENVOY_IDENTITY: &str = "envoy-identity.yaml";
 /// `EnvoySDS`: a discovery response with the bundle.
 pub const ENVOY_TRUST: &str = "envoy-trust.yaml";
+/// `EnvoySDS`: the same, and that nobody is trusted whom `crl.pem` takes back.
+pub const ENVOY_TRUST_CRL: &str = "envoy-trust-crl.yaml";
 /// Every key that an identity's Secret may hold.
-pub const SECRET_KEYS: [&str; 8] = [
+pub const SECRET_KEYS: [&str; 9] = [
     TLS_CRT,
     TLS_KEY,
     CA_CRT,
@@ -70,6 +74,7 @@ pub const SECRET_KEYS: [&str; 8] = [
     KEYSTORE_PASSWORD,
     ENVOY_IDENTITY,
     ENVOY_TRUST,
+    ENVOY_TRUST_CRL,
 ];
 
 /// In the ConfigMap for an Envoy beside a target: who may call, as `envoy.filters.http.rbac`.

@@ -15,7 +15,7 @@ use kube::{Api, ResourceExt};
 use super::{Context, access};
 use crate::api::names::{ACCESS_POLICY_LABEL, IDENTITY_LABEL, TRUST_DOMAIN_LABEL};
 use crate::api::{AgentAccessPolicy, AgentIdentity, AgentRoster, TrustDomain};
-use crate::identity::IdentityKey;
+use crate::identity::{AuthoritySource, IdentityKey};
 use crate::observe::identity_of_secret;
 use crate::observe::view::{
     Object, SecretFacts, SlotVersion, bundle_facts, namespace_facts, roster_facts,
@@ -103,20 +103,40 @@ async fn slots(context: &Context) {
         context.client.clone(),
         &context.view.namespace,
     );
-    let stream = watch(api, Config::default().labels(TRUST_DOMAIN_LABEL));
-    follow(context, "secrets", stream, |event| {
+    // All of them: those that authorities read carry no label of ours, and are few.
+    follow(context, "secrets", watch(api, Config::default()), |event| {
         let project = |secret: PartialObjectMeta<Secret>| {
             Some(SlotVersion {
-                trust_domain: secret.labels().get(TRUST_DOMAIN_LABEL)?.clone(),
+                trust_domain: secret.labels().get(TRUST_DOMAIN_LABEL).cloned().unwrap_or_default(),
                 resource_version: secret.resource_version().unwrap_or_default(),
             })
         };
         for change in context.view.slots.take(event, project) {
-            let (Change::Set { new: version, .. } | Change::Gone { old: version, .. }) = change;
-            context.trust_domains.wake(version.trust_domain.clone());
+            let (Change::Set { key, new: version, .. } | Change::Gone { key, old: version }) =
+                change;
+            if !version.trust_domain.is_empty() {
+                context.trust_domains.wake(version.trust_domain.clone());
+            }
+            for name in readers_of(context, &key) {
+                context.trust_domains.wake(name);
+            }
         }
     })
     .await;
+}
+
+/// The TrustDomains whose authority reads this Secret.
+fn readers_of(context: &Context, secret: &ObjectKey) -> Vec<String> {
+    let all = context.view.trust_domains.all();
+    let reads = |object: &Object<TrustDomain>| match object {
+        Object::Read(resource) => AuthoritySource::parse(&resource.spec.authority)
+            .is_ok_and(|authority| authority.reads(&secret.name)),
+        Object::Unreadable { .. } => false,
+    };
+    all.into_iter()
+        .filter(|(_, object)| reads(object))
+        .map(|(key, _)| key.name.to_string())
+        .collect()
 }
 
 async fn bundles(context: &Context) {
@@ -157,7 +177,15 @@ async fn secrets(context: &Context) {
                 Change::Gone { old, .. } => (old, None),
             };
             let (Change::Set { key, .. } | Change::Gone { key, .. }) = &change;
-            let Some(identity) = identity_of_secret(key, facts) else { continue };
+            let named = identity_of_secret(key, facts);
+            // Whoever it was of until now may have to take it back.
+            if let Change::Set { old: Some(old), .. } = &change
+                && let Some(former) = identity_of_secret(key, old)
+                && named.as_ref() != Some(&former)
+            {
+                context.identities.wake(former);
+            }
+            let Some(identity) = named else { continue };
             context.memory.confirm_secret(&identity, version);
             // What this replica wrote itself is no news.
             if version.is_none_or(|version| context.memory.content(&identity, version).is_none()) {
