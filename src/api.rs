@@ -11,13 +11,14 @@ pub mod trust_domain;
 
 pub use agent_identity::{
     AgentIdentity, AgentIdentitySpec, AgentIdentityStatus, CertificateSpec, CertificateStatus,
-    DeletionPolicy, DeliveryMode, DeliverySpec, ExtraFormat, KeyAlgorithm, LastFailure, PodsStatus,
+    DeletionPolicy, DeliveryMode, DeliverySpec, ExtraFormat, FormerCertificate, KeyAlgorithm,
+    LastFailure, PodsStatus, RevocationReason, RevokedCertificate, RevokedSpec, RevokedStatus,
     SecretTemplate,
 };
 pub use trust_domain::{
-    AuthoritySpec, BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, IdentitiesSpec,
-    IdentitiesStatus, RotationStatus, SelfSigned, SlotKind, SlotNumbers, SlotPhase, SlotStatus,
-    TrustDomain, TrustDomainSpec, TrustDomainStatus, WhenUnreached,
+    AuthoritySpec, BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, CrlStatus, IdentitiesSpec,
+    IdentitiesStatus, RevocationSpec, RotationStatus, SelfSigned, SlotKind, SlotNumbers, SlotPhase,
+    SlotStatus, TrustDomain, TrustDomainSpec, TrustDomainStatus, WhenUnreached,
 };
 
 /// The API group of every resource.

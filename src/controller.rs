@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 
 use crate::identity::IdentityKey;
-use crate::observe::{Memory, View};
+use crate::observe::{Book, Memory, View};
 use crate::sign::forge::Forge;
 use crate::telemetry::{ControllerLabels, Metrics, Notice, Outbox, ReasonLabels};
 use crate::watch::ObjectKey;
@@ -36,8 +36,12 @@ pub struct Context {
     pub client: Client,
     pub view: View,
     pub memory: Memory,
+    /// What is revoked.
+    pub book: Book,
     pub forge: Forge,
     pub clock: Clock,
+    /// What the CRL distribution point in each certificate begins with.
+    pub crl_url: Option<String>,
     /// Whether this replica still leads. Asked before every turn: a process that was held up for
     /// longer than its lease must not act on what it was about to do.
     pub may_act: Box<dyn Fn() -> bool + Send + Sync>,
@@ -153,6 +157,7 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
         view.namespaces.wait_until_ready().await;
         view.slots.wait_until_ready().await;
         view.bundles.wait_until_ready().await;
+        view.revocations.wait_until_ready().await;
         let reconcile = {
             let context = context.clone();
             move |name: String| {

@@ -5,9 +5,13 @@
 
 pub mod bundle;
 pub mod checks;
+pub mod crl;
 pub mod leaf;
+pub mod ledger;
 pub mod observed;
 pub mod pods;
+pub mod record;
+pub mod revocation;
 pub mod schedule;
 pub mod slots;
 

@@ -27,6 +27,10 @@ pub struct Metrics {
     pub reconcile_errors: Family<ErrorLabels, Counter>,
     /// Making, signing and verifying one certificate, in seconds.
     pub sign_seconds: Histogram,
+    /// Steps of revocations that were done, by step.
+    pub revocations: Family<StepLabels, Counter>,
+    /// Signing one CRL, in seconds.
+    pub crl_seconds: Histogram,
     /// Watches that broke and were started again, by resource.
     pub watch_errors: Family<ResourceLabels, Counter>,
     /// Events that were sent.
@@ -42,6 +46,12 @@ pub struct Metrics {
 pub struct IssuanceLabels {
     pub reason: &'static str,
     pub result: &'static str,
+}
+
+/// Which step of a revocation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StepLabels {
+    pub step: &'static str,
 }
 
 /// Which of the conditions' reasons.
@@ -79,6 +89,8 @@ impl Metrics {
             reconcile_seconds: Family::new_with_constructor(reconcile as fn() -> Histogram),
             reconcile_errors: Family::default(),
             sign_seconds: Histogram::new(exponential_buckets(0.000_02, 2.0, 18)),
+            revocations: Family::default(),
+            crl_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 14)),
             watch_errors: Family::default(),
             events_sent: Counter::default(),
             events_dropped: Counter::default(),
@@ -111,6 +123,17 @@ impl Metrics {
             "Time to make, sign and verify one certificate, its key included",
             seconds(),
             metrics.sign_seconds.clone(),
+        );
+        registry.register(
+            "countersign_revocation_steps",
+            "Steps of revocations that were done",
+            metrics.revocations.clone(),
+        );
+        registry.register_with_unit(
+            "countersign_crl_sign_duration",
+            "Time to sign one CRL",
+            seconds(),
+            metrics.crl_seconds.clone(),
         );
         registry.register(
             "countersign_watch_errors",

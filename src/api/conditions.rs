@@ -13,6 +13,11 @@ pub const ROTATING: &str = "Rotating";
 /// The condition that says whether every selected namespace holds the bundle.
 pub const BUNDLE_PUBLISHED: &str = "BundlePublished";
 
+/// The condition that says whether an identity is revoked.
+pub const REVOKED: &str = "Revoked";
+/// The condition that says whether every CA of a trust domain has a CRL that is up to date.
+pub const CRL_PUBLISHED: &str = "CRLPublished";
+
 /// A reason that a condition can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
@@ -42,6 +47,8 @@ pub enum Reason {
     WriteFailed,
     /// The certificate in the Secret has expired.
     Expired,
+    /// The identity is revoked. Of the condition Revoked too.
+    Revoked,
 
     // AgentIdentity, PodsLabelled
     /// Every matching pod carries the labels.
@@ -88,6 +95,14 @@ pub enum Reason {
     Published,
     /// Some selected namespaces could not be written to.
     NamespacesUnreached,
+
+    // TrustDomain, CRLPublished
+    /// Every CA has a CRL that is up to date.
+    UpToDate,
+    /// What was revoked could not be recorded.
+    RecordNotWritten,
+    /// A CRL could not be signed or written.
+    CrlNotSigned,
 }
 
 impl Reason {
@@ -124,6 +139,10 @@ impl Reason {
             Reason::Retiring => "Retiring",
             Reason::Published => "Published",
             Reason::NamespacesUnreached => "NamespacesUnreached",
+            Reason::Revoked => "Revoked",
+            Reason::UpToDate => "UpToDate",
+            Reason::RecordNotWritten => "RecordNotWritten",
+            Reason::CrlNotSigned => "CRLNotSigned",
         }
     }
 }
@@ -159,6 +178,10 @@ pub enum IssueReason {
     NearExpiry,
     /// The CA that signed it is retiring.
     AuthorityRetiring,
+    /// That certificate was revoked.
+    CertificateRevoked,
+    /// The certificate is not among those that the status counts.
+    Unrecorded,
 }
 
 impl IssueReason {
@@ -176,6 +199,8 @@ impl IssueReason {
             IssueReason::Expired => "Expired",
             IssueReason::NearExpiry => "NearExpiry",
             IssueReason::AuthorityRetiring => "AuthorityRetiring",
+            IssueReason::CertificateRevoked => "CertificateRevoked",
+            IssueReason::Unrecorded => "Unrecorded",
         }
     }
 }

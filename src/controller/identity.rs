@@ -1,5 +1,7 @@
 //! AgentIdentity: from its spec to a certificate in a Secret.
 
+mod revocation;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -66,6 +68,11 @@ async fn reconcile(context: &Context, key: &IdentityKey) -> Result<Next, WireErr
     let observed =
         observe(&context.client, &context.view, &context.memory, identity, current).await?;
 
+    if let Some(revoked) = &identity.revoked {
+        return revocation::run(context, identity, &facts, observed, revoked, now).await;
+    }
+    let revoked = revocation::revoked(context, identity, &observed, now);
+
     // 3. Decide.
     let plan = decide(&Situation {
         identity,
@@ -73,6 +80,8 @@ async fn reconcile(context: &Context, key: &IdentityKey) -> Result<Next, WireErr
         secret: &observed.secret,
         former_secret: observed.former_secret.as_deref(),
         previous: observed.previous(),
+        revoked: &revoked,
+        crl_url: context.crl_url.as_deref(),
         now,
     });
 
@@ -83,7 +92,7 @@ async fn reconcile(context: &Context, key: &IdentityKey) -> Result<Next, WireErr
         Performed::KeyPending => return Ok(None),
         Performed::Done(outcome) => outcome,
     };
-    if let (Some(name), Outcome::Issued(_) | Outcome::Quiet(Ready::Yes { .. })) =
+    if let (Some(name), Outcome::Issued(..) | Outcome::Quiet(Ready::Yes { .. })) =
         (&plan.remove, &outcome)
     {
         remove_former(context, key, name).await?;
@@ -124,7 +133,10 @@ async fn perform(
     now: Timestamp,
 ) -> Result<Performed, WireError> {
     match &plan.step {
-        Step::Nothing => Ok(Performed::Done(Outcome::Quiet(plan.ready.clone()))),
+        Step::Nothing | Step::Count { skip: false } => {
+            Ok(Performed::Done(Outcome::Quiet(plan.ready.clone())))
+        }
+        Step::Count { skip: true } => Ok(Performed::Done(Outcome::Skipped(plan.ready.clone()))),
         Step::Issue(order) => {
             if order.reason == IssueReason::AuthorityRetiring
                 && let Some(wait) = context.reissue_pace.wait(identity.key.clone(), now)
@@ -207,7 +219,8 @@ async fn issue(
         Err(error) if is_conflict(error) => count(context, order, "conflict"),
         Err(_) => count(context, order, "write_failed"),
     }
-    written(plan, applied.map(|applied| Outcome::Issued(applied.leaf))).map(Performed::Done)
+    written(plan, applied.map(|applied| Outcome::Issued(applied.leaf, order.reason)))
+        .map(Performed::Done)
 }
 
 /// A refusal is news for the status. Everything else is not known to have failed, or would keep
@@ -262,6 +275,8 @@ fn announce(
     outcome: &Outcome,
 ) {
     let (reason, message) = match outcome {
+        // A moment later it is otherwise.
+        _ if matches!(plan.step, Step::Count { .. }) => return,
         Outcome::Failed { reason, message, .. } => (reason, message),
         Outcome::Quiet(Ready::No { reason, message }) if !already_said(observed, message) => {
             (reason, message)
@@ -289,11 +304,13 @@ fn next_turn(
     now: Timestamp,
 ) -> Next {
     match outcome {
-        Outcome::Issued(leaf) => Some(until(schedule::renew_at(identity, leaf), now)),
+        Outcome::Issued(leaf, _) => Some(until(schedule::renew_at(identity, leaf), now)),
         Outcome::Failed { .. } => {
             let pause = schedule::retry_after(attempts, life_left(&observed.secret, now));
             Some(pause.try_into().unwrap_or_default())
         }
+        Outcome::Skipped(_) => Some(Duration::ZERO),
+        Outcome::Quiet(_) if matches!(plan.step, Step::Count { .. }) => Some(Duration::ZERO),
         Outcome::Quiet(_) => match (&observed.secret, &observed.admission) {
             // A foreign Secret has no label that would tell of its end: look again now and then.
             (SecretState::Foreign(_), Admission::Admitted { .. }) => Some(FOREIGN_SECRET_CHECK),
@@ -310,7 +327,7 @@ fn life_left(secret: &SecretState, now: Timestamp) -> Option<jiff::SignedDuratio
     match secret {
         SecretState::Ours(ours) => match &ours.content {
             Content::Read(facts) => Some(facts.leaf.not_after.duration_since(now)),
-            Content::Unreadable(_) => None,
+            Content::Emptied | Content::Unreadable(_) => None,
         },
         SecretState::Absent | SecretState::Foreign(_) => None,
     }

@@ -7,6 +7,7 @@
 
 mod cas;
 mod report;
+mod revocation;
 mod spread;
 
 use std::sync::Arc;
@@ -112,10 +113,15 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
     // published before it is asked about, so that what is Prepared has a way to become Active.
     let bundle_pem = bundle_of(&report.status.slots);
     let bundle = Sha256::of(bundle_pem.as_bytes());
+    let revocation = revocation::run(context, &domain, &report.status, now).await;
     let spread = match report.status.slots.as_slice() {
         [] => None,
-        _ => Some(spread(context, &domain, &bundle_pem).await),
+        _ => Some(spread(context, &domain, &bundle_pem, &revocation.crl_pem).await),
     };
+    if spread.is_some() {
+        revocation::published(context, &domain, &revocation);
+        report.crls(&revocation);
+    }
     let reach = spread.as_ref().map(|spread| match awaits_targets(&report.status.slots) {
         true => reach(context, &domain, bundle, spread),
         false => Reach::default(),
@@ -166,7 +172,8 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
             report.not_ready(blocked.reason, blocked.message.clone());
             install(context, &domain, Err(blocked.clone()), &bundle_pem);
             publish(context, resource, report).await?;
-            return Ok(Some(if plan.rotation.is_some() { RETRY } else { BLOCKED_CHECK }));
+            let wait = if plan.rotation.is_some() { RETRY } else { BLOCKED_CHECK };
+            return Ok(Some(revocation.next.map_or(wait, |next| next.min(wait))));
         }
     }?;
     report.active(authority.chain());
@@ -179,7 +186,7 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
     let failed = spread.is_some_and(|spread| !spread.failed.is_empty());
     let soon = (failed || plan.rotation.is_some()).then_some(RETRY);
     let next = plan.next_check.map(|moment| until(moment, now));
-    Ok(soon.into_iter().chain(next).min())
+    Ok(soon.into_iter().chain(next).chain(revocation.next).min())
 }
 
 /// True if and only if a root is recorded that waits for every target to hold it.
@@ -201,6 +208,9 @@ const BLOCKED_CHECK: Duration = Duration::from_secs(60);
 
 fn forget(context: &Context, name: &str) {
     context.slots.forget(name);
+    for identity in context.book.forget(name) {
+        context.identities.wake(identity);
+    }
     if context.view.domains.remove(name) {
         context.domains_changed();
     }

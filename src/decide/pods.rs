@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::api::names::{
-    IDENTITY_LABEL, ROLE_LABEL, SPIFFE_ID_ANNOTATION, STATE_ACTIVE, STATE_LABEL,
+    IDENTITY_LABEL, ROLE_LABEL, SPIFFE_ID_ANNOTATION, STATE_ACTIVE, STATE_LABEL, STATE_REVOKED,
 };
 use crate::identity::{Identity, SpiffeId};
 
@@ -54,7 +54,7 @@ pub fn change(
             let identity = candidate.identity;
             let mut wanted = BTreeMap::from([
                 (IDENTITY_LABEL, &*identity.key.name),
-                (STATE_LABEL, STATE_ACTIVE),
+                (STATE_LABEL, state_of(identity)),
             ]);
             if let Some(role) = &identity.role {
                 wanted.insert(ROLE_LABEL, role);
@@ -70,6 +70,11 @@ pub fn change(
             .collect(),
         annotations: difference(annotations, SPIFFE_ID_ANNOTATION, spiffe_id).into_iter().collect(),
     }
+}
+
+/// What the state label of an identity's pods says.
+pub fn state_of(identity: &Identity) -> &'static str {
+    if identity.revoked.is_some() { STATE_REVOKED } else { STATE_ACTIVE }
 }
 
 impl PodChange {

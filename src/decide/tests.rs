@@ -10,9 +10,12 @@ use serde_json::{Value, json};
 use super::schedule::{self, BACKDATE};
 use super::*;
 use crate::api::conditions::{IssueReason, Reason};
-use crate::api::{AgentIdentity, ExtraFormat, KeyAlgorithm};
+use crate::api::{
+    AgentIdentity, AgentIdentityStatus, CertificateStatus, ExtraFormat, KeyAlgorithm,
+    RevocationReason, RevokedStatus,
+};
 use crate::identity::{Identity, SpiffeId, TrustDomainName};
-use crate::x509::{Leaf, Sha256};
+use crate::x509::{Leaf, Serial, Sha256};
 
 const NOW: &str = "2026-11-24T12:00:00Z";
 
@@ -55,11 +58,16 @@ fn authority() -> AuthorityFacts {
     }
 }
 
+/// The serial number of the identity's nth certificate.
+fn serial(revision: u64) -> Serial {
+    Serial::derived("u-1", revision)
+}
+
 /// A leaf as it would have been issued `age` ago with a life of `life`.
 fn leaf(age: SignedDuration, life: SignedDuration) -> Leaf {
     let issued = now() - age;
     Leaf {
-        serial: "0a".to_owned(),
+        serial: serial(1).to_string(),
         fingerprint: Sha256::of(b"leaf"),
         not_before: issued - BACKDATE,
         not_after: issued + life,
@@ -97,13 +105,44 @@ fn admitted() -> Admission {
     Admission::Admitted { spiffe_id: spiffe_id("/ns/research/sa/planner"), authority: authority() }
 }
 
+/// A status that counts the first certificate, and no other.
+fn counted() -> AgentIdentityStatus {
+    let leaf = leaf(minutes(5), minutes(60));
+    AgentIdentityStatus {
+        revision: Some(1),
+        certificate: Some(CertificateStatus {
+            serial_number: leaf.serial.clone(),
+            sha256_fingerprint: leaf.fingerprint.to_string(),
+            not_before: leaf.not_before.into(),
+            not_after: leaf.not_after.into(),
+            renew_at: leaf.not_after.into(),
+            authority_key_id: leaf.authority_key_id,
+            revision: 1,
+            reason: None,
+        }),
+        ..AgentIdentityStatus::default()
+    }
+}
+
 fn plan(identity: &Identity, admission: &Admission, secret: &SecretState) -> Plan {
+    plan_after(&counted(), &BTreeSet::new(), identity, admission, secret)
+}
+
+fn plan_after(
+    previous: &AgentIdentityStatus,
+    revoked: &BTreeSet<String>,
+    identity: &Identity,
+    admission: &Admission,
+    secret: &SecretState,
+) -> Plan {
     decide(&Situation {
         identity,
         admission,
         secret,
         former_secret: None,
-        previous: None,
+        previous: Some(previous),
+        revoked,
+        crl_url: None,
         now: now(),
     })
 }
@@ -212,6 +251,72 @@ fn the_first_check_that_fires_is_the_reason_to_issue() {
     }
     let missing = plan(&plain, &admitted(), &SecretState::Absent);
     assert!(matches!(missing.step, Step::Issue(IssueOrder { reason: IssueReason::Missing, .. })));
+}
+
+#[test]
+fn what_could_not_be_revoked_is_not_kept_and_nothing_is_signed_that_the_status_could_not_count() {
+    let plain = identity(json!({}));
+    let with =
+        |number| ours(&plain, changed(|facts| facts.leaf.serial = serial(number).to_string()));
+    let uncounted = AgentIdentityStatus::default();
+    let closed = AgentIdentityStatus {
+        revoked: Some(RevokedStatus {
+            since: now().into(),
+            reason: RevocationReason::Superseded,
+            serial_numbers: Vec::new(),
+        }),
+        ..counted()
+    };
+    let issue = |reason| Some(Err(reason));
+    let count = |skip| Some(Ok(skip));
+    type Row<'a> = (
+        &'a str,
+        &'a AgentIdentityStatus,
+        SecretState,
+        &'a [u64],
+        Option<Result<bool, IssueReason>>,
+    );
+    let counted = counted();
+    let rows: Vec<Row<'_>> = vec![
+        ("the certificate that is counted is kept", &counted, with(1), &[], None),
+        ("so is the next, which the status will count", &counted, with(2), &[], None),
+        ("a third is nobody's", &counted, with(3), &[], issue(IssueReason::Unrecorded)),
+        ("one that is revoked", &counted, with(1), &[1], issue(IssueReason::CertificateRevoked)),
+        (
+            "before another after the next, the next is counted",
+            &counted,
+            with(2),
+            &[2],
+            count(true),
+        ),
+        (
+            "a number that is revoked is passed over",
+            &counted,
+            SecretState::Absent,
+            &[2],
+            count(true),
+        ),
+        (
+            "who was revoked is first said not to be",
+            &closed,
+            SecretState::Absent,
+            &[],
+            count(false),
+        ),
+        ("with the status lost, the number is found again", &uncounted, with(700), &[], None),
+        ("and counted", &uncounted, with(700), &[700], count(false)),
+    ];
+    for (sentence, status, secret, revoked, expected) in rows {
+        let revoked = revoked.iter().map(|number| serial(*number).to_string()).collect();
+        let plan = plan_after(status, &revoked, &plain, &admitted(), &secret);
+        let found = match &plan.step {
+            Step::Nothing => None,
+            Step::Count { skip } => Some(Ok(*skip)),
+            Step::Issue(order) => Some(Err(order.reason)),
+            Step::Adjust { .. } => None,
+        };
+        assert_eq!(found, expected, "{sentence}");
+    }
 }
 
 #[test]
@@ -365,7 +470,7 @@ proptest! {
             not_after: schedule::whole_seconds(now) + SignedDuration::from_secs(chain_left),
             ..authority()
         };
-        match LeafProfile::new(&identity, &spiffe_id("/a"), &authority, now) {
+        match LeafProfile::new(&identity, &spiffe_id("/a"), &authority, serial(1), now) {
             Some(profile) => {
                 prop_assert!(profile.not_after <= authority.not_after);
                 prop_assert!(profile.not_after.duration_since(schedule::whole_seconds(now)) >= minutes(5));
@@ -387,7 +492,7 @@ proptest! {
         let identity = identity(json!({"certificate": certificate}));
         let authority = AuthorityFacts { not_after: now() + SignedDuration::from_secs(chain_left), ..authority() };
         let id = spiffe_id("/ns/research/sa/planner");
-        let profile = LeafProfile::new(&identity, &id, &authority, now()).unwrap();
+        let profile = LeafProfile::new(&identity, &id, &authority, Serial::derived("u-1", 1), now()).unwrap();
         let mut issued = leaf(SignedDuration::ZERO, minutes(60));
         issued.serial = serial;
         issued.not_before = profile.not_before;

@@ -8,8 +8,9 @@ use kube::ResourceExt;
 use kube::api::{ObjectMeta, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 
+pub use super::revocations::{CrlObject, RevocationObject};
 use crate::api::TrustDomain;
-use crate::api::names::{BUNDLE_SHA256_ANNOTATION, CA_CRT};
+use crate::api::names::{BUNDLE_SHA256_ANNOTATION, CA_CRT, CRL_PEM, CRL_SHA256_ANNOTATION};
 use crate::decide::Meta;
 use crate::decide::bundle::{BundleFacts, NamespaceFacts};
 use crate::identity::{Identity, SpiffeId};
@@ -35,6 +36,8 @@ pub struct View {
     /// CA Secrets, by metadata alone.
     pub slots: Mirror<SlotVersion>,
     pub bundles: Mirror<BundleFacts>,
+    /// The operator's own ConfigMaps that record what was revoked or hold a CRL.
+    pub revocations: Mirror<RevocationObject>,
     pub namespaces: Mirror<NamespaceFacts>,
     pub pods: Mirror<PodFacts>,
     pub pod_index: PodIndex,
@@ -141,18 +144,24 @@ fn annotations(metadata: &ObjectMeta) -> BTreeMap<String, String> {
     annotations
 }
 
-/// What is kept of a ConfigMap of ours: whether it holds the bundle, says so, and nothing else.
+/// What is kept of a ConfigMap of ours: whether it holds the bundle and the CRLs, says so, and
+/// nothing else.
 pub fn bundle_facts(config_map: ConfigMap) -> BundleFacts {
     let data = config_map.data.as_ref();
-    let alone = data.is_some_and(|data| data.len() == 1) && config_map.binary_data.is_none();
-    let sha256 = data
-        .filter(|_| alone)
-        .and_then(|data| data.get(CA_CRT))
-        .map(|bundle| Sha256::of(bundle.as_bytes()))
-        .filter(|sha256| {
-            config_map.annotations().get(BUNDLE_SHA256_ANNOTATION) == Some(&sha256.to_string())
-        });
-    BundleFacts { resource_version: config_map.resource_version().unwrap_or_default(), sha256 }
+    let is_known = |key: &String| key == CA_CRT || key == CRL_PEM;
+    let alone =
+        data.is_some_and(|data| data.keys().all(is_known)) && config_map.binary_data.is_none();
+    let digest = |file: &str, annotation: &str| {
+        data.filter(|_| alone)
+            .and_then(|data| data.get(file))
+            .map(|text| Sha256::of(text.as_bytes()))
+            .filter(|sha256| config_map.annotations().get(annotation) == Some(&sha256.to_string()))
+    };
+    BundleFacts {
+        resource_version: config_map.resource_version().unwrap_or_default(),
+        sha256: digest(CA_CRT, BUNDLE_SHA256_ANNOTATION),
+        crl: digest(CRL_PEM, CRL_SHA256_ANNOTATION),
+    }
 }
 
 /// What is kept of a namespace.
