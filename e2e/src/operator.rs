@@ -50,6 +50,8 @@ impl Options {
 pub struct Operator {
     process: Process,
     address: SocketAddr,
+    /// Where it serves CRLs.
+    pub crls: SocketAddr,
 }
 
 impl Operator {
@@ -67,8 +69,11 @@ impl Operator {
         let log = log_file(server, &options.replica);
         let mut command = command(server, &options);
         command.arg("--listen").arg(address.to_string());
+        let crls = SocketAddr::from(([127, 0, 0, 1], workspace::free_port()));
+        command.arg("--crl-listen").arg(crls.to_string());
+        command.arg("--crl-url").arg(format!("http://{crls}"));
         let process = Process::spawn(&format!("countersign {}", options.replica), command, &log);
-        Self { process, address }
+        Self { process, address, crls }
     }
 
     /// Starts it and waits until it acts.
