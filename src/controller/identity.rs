@@ -90,7 +90,7 @@ async fn reconcile(context: &Context, key: &IdentityKey) -> Result<Next, WireErr
     let outcome = match performed {
         Performed::Wait(wait) => return Ok(Some(wait)),
         Performed::KeyPending => return Ok(None),
-        Performed::Done(outcome) => outcome,
+        Performed::Done(outcome) => *outcome,
     };
     if let (Some(name), Outcome::Issued(..) | Outcome::Quiet(Ready::Yes { .. })) =
         (&plan.remove, &outcome)
@@ -117,11 +117,17 @@ fn current_status(context: &Context, key: &IdentityKey, facts: &AgentFacts) -> S
 }
 
 enum Performed {
-    Done(Outcome),
+    Done(Box<Outcome>),
     /// The turn for a write that is paced has not come.
     Wait(Duration),
     /// The key is being made; whoever makes it wakes the identity.
     KeyPending,
+}
+
+impl Performed {
+    fn done(outcome: Outcome) -> Self {
+        Performed::Done(Box::new(outcome))
+    }
 }
 
 /// Does what was planned. Only what a status could not speak of is an error.
@@ -134,9 +140,9 @@ async fn perform(
 ) -> Result<Performed, WireError> {
     match &plan.step {
         Step::Nothing | Step::Count { skip: false } => {
-            Ok(Performed::Done(Outcome::Quiet(plan.ready.clone())))
+            Ok(Performed::done(Outcome::Quiet(plan.ready.clone())))
         }
-        Step::Count { skip: true } => Ok(Performed::Done(Outcome::Skipped(plan.ready.clone()))),
+        Step::Count { skip: true } => Ok(Performed::done(Outcome::Skipped(plan.ready.clone()))),
         Step::Issue(order) => {
             if order.reason == IssueReason::AuthorityRetiring
                 && let Some(wait) = context.reissue_pace.wait(identity.key.clone(), now)
@@ -153,16 +159,16 @@ async fn perform(
             }
             let (SecretState::Ours(ours), Some(bundle)) = (&observed.secret, &observed.bundle)
             else {
-                return Ok(Performed::Done(Outcome::Quiet(plan.ready.clone())));
+                return Ok(Performed::done(Outcome::Quiet(plan.ready.clone())));
             };
             let Content::Read(facts) = &ours.content else {
-                return Ok(Performed::Done(Outcome::Quiet(plan.ready.clone())));
+                return Ok(Performed::done(Outcome::Quiet(plan.ready.clone())));
             };
             let (client, memory) = (&context.client, &context.memory);
             let rewrite = *rewrite_bundle;
             let adjusted =
                 apply::adjust(client, memory, identity, ours, facts, bundle, rewrite).await;
-            written(plan, adjusted.map(|_| Outcome::Quiet(plan.ready.clone()))).map(Performed::Done)
+            written(plan, adjusted.map(|_| Outcome::Quiet(plan.ready.clone()))).map(Performed::done)
         }
     }
 }
@@ -175,7 +181,7 @@ async fn issue(
     order: &IssueOrder,
 ) -> Result<Performed, WireError> {
     let Some(authority) = &observed.authority else {
-        return Ok(Performed::Done(Outcome::Quiet(plan.ready.clone())));
+        return Ok(Performed::done(Outcome::Quiet(plan.ready.clone())));
     };
     let start = Instant::now();
     let prepared = match context.forge.key(&identity.key, identity.algorithm) {
@@ -193,7 +199,7 @@ async fn issue(
         }
         Err(error) => {
             count(context, order, "sign_failed");
-            return Ok(Performed::Done(Outcome::Failed {
+            return Ok(Performed::done(Outcome::Failed {
                 reason: Reason::SigningFailed,
                 message: format!("signing failed: {error}"),
                 standing: plan.ready.clone(),
@@ -220,7 +226,7 @@ async fn issue(
         Err(_) => count(context, order, "write_failed"),
     }
     written(plan, applied.map(|applied| Outcome::Issued(applied.leaf, order.reason)))
-        .map(Performed::Done)
+        .map(Performed::done)
 }
 
 /// A refusal is news for the status. Everything else is not known to have failed, or would keep

@@ -100,7 +100,7 @@ impl FromStr for Entry {
         // A serial number has at most 20 octets (RFC 5280, 4.1.2.2), a key id of ours as many.
         let is_hex = |text: &str| {
             (2..=64).contains(&text.len())
-                && text.len() % 2 == 0
+                && text.len().is_multiple_of(2)
                 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         };
         let key_id = (key_id != "*").then(|| key_id.to_owned());
