@@ -4,6 +4,7 @@
 //! ways a schema cannot say; [`crate::identity`] is the one door behind which it cannot.
 
 pub mod agent_identity;
+pub mod agent_roster;
 pub mod conditions;
 pub mod names;
 pub mod schema;
@@ -15,10 +16,12 @@ pub use agent_identity::{
     LastFailure, PodsStatus, RevocationReason, RevokedCertificate, RevokedSpec, RevokedStatus,
     SecretTemplate,
 };
+pub use agent_roster::{AgentRoster, AgentRosterSpec, RosterEntry, RosterTerm};
 pub use trust_domain::{
-    AuthoritySpec, BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, CrlStatus, IdentitiesSpec,
-    IdentitiesStatus, RevocationSpec, RotationStatus, SelfSigned, SlotKind, SlotNumbers, SlotPhase,
-    SlotStatus, TrustDomain, TrustDomainSpec, TrustDomainStatus, WhenUnreached,
+    AuthoritySpec, BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, CrlStatus, GrantSpec,
+    IdentitiesSpec, IdentitiesStatus, RevocationSpec, RotationStatus, SelfSigned, SlotKind,
+    SlotNumbers, SlotPhase, SlotStatus, TrustDomain, TrustDomainDeletion, TrustDomainSpec,
+    TrustDomainStatus, WhenUnreached,
 };
 
 /// The API group of every resource.

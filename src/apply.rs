@@ -9,8 +9,10 @@
 //! there yet: of two writers one is refused.
 
 pub mod bundle;
+pub mod cluster_bundle;
 pub mod pods;
 pub mod revocation;
+pub mod roster;
 pub mod secret;
 pub mod slots;
 

@@ -5,13 +5,17 @@
 
 pub mod bundle;
 pub mod checks;
+pub mod clock;
+pub mod cluster_bundle;
 pub mod crl;
+pub mod departure;
 pub mod leaf;
 pub mod ledger;
 pub mod observed;
 pub mod pods;
 pub mod record;
 pub mod revocation;
+pub mod roster;
 pub mod schedule;
 pub mod slots;
 

@@ -6,6 +6,7 @@
 //! older than the program, and an object older than the CRD.
 
 pub mod domain;
+pub mod grants;
 pub mod lifetime;
 pub mod selector;
 pub mod spiffe;
@@ -26,6 +27,7 @@ use crate::api::{
 use crate::x509::{Serial, serial::SerialError};
 
 pub use domain::{Domain, DomainError, Refusal};
+pub use grants::Grant;
 pub use lifetime::{Lifetime, LifetimeError};
 pub use selector::{PodSelector, SelectorError};
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomainName};

@@ -2,6 +2,7 @@
 //!    value. What is not there is None, not an error.
 
 pub mod book;
+pub mod cluster_bundles;
 pub mod content;
 pub mod memory;
 pub mod pods;

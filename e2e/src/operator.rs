@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::process::{Process, Signal};
 use crate::users::{OPERATOR_NAMESPACE, User};
 use crate::wait::{seconds, wait_for};
 use crate::web::{self, Page};
-use crate::{ApiServer, clock, workspace};
+use crate::{ApiServer, workspace};
 
 /// How to start it.
 #[derive(Clone, Debug)]
@@ -23,8 +24,12 @@ pub struct Options {
     pub user: User,
     /// The log filter.
     pub log: String,
-    /// By how many seconds its clock is ahead.
+    /// How many seconds have passed for everybody: its clock is ahead by as much, and it is told
+    /// not to mind that the API server's is not.
     pub clock_ahead: i64,
+    /// By how many seconds its clock alone is wrong. Once this is given, 0 included, the test can
+    /// make it jump ([`Operator::set_clock`]).
+    pub clock_wrong: Option<i64>,
 }
 
 impl Default for Options {
@@ -35,6 +40,7 @@ impl Default for Options {
             user: User::Operator,
             log: "info,countersign=debug".into(),
             clock_ahead: 0,
+            clock_wrong: None,
         }
     }
 }
@@ -49,6 +55,7 @@ impl Options {
 /// A running operator. It is killed when this is dropped.
 pub struct Operator {
     process: Process,
+    clock: Option<Clock>,
     address: SocketAddr,
     /// Where it serves CRLs.
     pub crls: SocketAddr,
@@ -67,13 +74,13 @@ impl Operator {
         let port = workspace::free_port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let log = log_file(server, &options.replica);
-        let mut command = command(server, &options);
+        let (mut command, clock) = command_with_clock(server, &options);
         command.arg("--listen").arg(address.to_string());
         let crls = SocketAddr::from(([127, 0, 0, 1], workspace::free_port()));
         command.arg("--crl-listen").arg(crls.to_string());
         command.arg("--crl-url").arg(format!("http://{crls}"));
         let process = Process::spawn(&format!("countersign {}", options.replica), command, &log);
-        Self { process, address, crls }
+        Self { process, clock, address, crls }
     }
 
     /// Starts it and waits until it acts.
@@ -110,6 +117,11 @@ impl Operator {
     /// True if and only if its own gauge says that it leads.
     pub async fn leads(&self) -> bool {
         self.metrics().await.get("countersign_leader", &[]) == Some(1.0)
+    }
+
+    /// Has its clock jump, and nobody else's: it is ahead by this many seconds, or behind.
+    pub fn set_clock(&self, seconds: i64) {
+        self.clock.as_ref().expect("Options::clock_wrong was given").set(seconds);
     }
 
     /// All it has logged.
@@ -165,6 +177,10 @@ impl Operator {
 
 /// The command line of an operator for `server`, without `--listen`.
 pub fn command(server: &ApiServer, options: &Options) -> Command {
+    command_with_clock(server, options).0
+}
+
+fn command_with_clock(server: &ApiServer, options: &Options) -> (Command, Option<Clock>) {
     let mut command = Command::new(workspace::built("countersign"));
     command
         .env_clear()
@@ -176,9 +192,11 @@ pub fn command(server: &ApiServer, options: &Options) -> Command {
         .args(["--log", &options.log])
         .args(&options.arguments);
     if options.clock_ahead != 0 {
-        clock::set_off(&mut command, options.clock_ahead);
+        command.args(["--max-clock-skew", "1000000h"]);
     }
-    command
+    let ahead = Some(options.clock_ahead).filter(|ahead| *ahead != 0);
+    let clock = options.clock_wrong.or(ahead).map(|off| Clock::of(&mut command, off));
+    (command, clock)
 }
 
 fn log_file(server: &ApiServer, replica: &str) -> PathBuf {

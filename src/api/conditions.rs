@@ -17,6 +17,8 @@ pub const BUNDLE_PUBLISHED: &str = "BundlePublished";
 pub const REVOKED: &str = "Revoked";
 /// The condition that says whether every CA of a trust domain has a CRL that is up to date.
 pub const CRL_PUBLISHED: &str = "CRLPublished";
+/// The condition of a TrustDomain that was deleted and is held.
+pub const DELETING: &str = "Deleting";
 
 /// A reason that a condition can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,6 +75,8 @@ pub enum Reason {
     CaSecretInvalid,
     /// The CA has expired.
     CaExpired,
+    /// The operator's clock and the API server's differ: nothing is signed by either.
+    ClockDisagrees,
 
     // TrustDomain, Default
     /// Identities that name no trust domain belong to this one.
@@ -90,11 +94,17 @@ pub enum Reason {
     /// The new CA signs; the old one is trusted until what it signed has ended.
     Retiring,
 
+    // TrustDomain, Deleting
+    /// It was deleted, and identities still belong to it.
+    IdentitiesRemain,
+
     // TrustDomain, BundlePublished
     /// Every selected namespace holds the bundle.
     Published,
     /// Some selected namespaces could not be written to.
     NamespacesUnreached,
+    /// Every selected namespace holds the bundle, and the ClusterTrustBundle does not.
+    ClusterTrustBundleUnreached,
 
     // TrustDomain, CRLPublished
     /// Every CA has a CRL that is up to date.
@@ -132,17 +142,20 @@ impl Reason {
             Reason::CaSecretMissing => "CASecretMissing",
             Reason::CaSecretInvalid => "CASecretInvalid",
             Reason::CaExpired => "CAExpired",
+            Reason::ClockDisagrees => "ClockDisagrees",
             Reason::IsDefault => "IsDefault",
             Reason::Publishing => "Publishing",
             Reason::Soaking => "Soaking",
             Reason::Stalled => "Stalled",
             Reason::Retiring => "Retiring",
+            Reason::IdentitiesRemain => "IdentitiesRemain",
             Reason::Published => "Published",
             Reason::NamespacesUnreached => "NamespacesUnreached",
             Reason::Revoked => "Revoked",
             Reason::UpToDate => "UpToDate",
             Reason::RecordNotWritten => "RecordNotWritten",
             Reason::CrlNotSigned => "CRLNotSigned",
+            Reason::ClusterTrustBundleUnreached => "ClusterTrustBundleUnreached",
         }
     }
 }

@@ -12,7 +12,7 @@ pub const STATE_LABEL: &str = "countersign.dev/state";
 pub const STATE_ACTIVE: &str = "active";
 /// The value of [`STATE_LABEL`] for an identity that is revoked: policies deny such pods.
 pub const STATE_REVOKED: &str = "revoked";
-/// Label on CA Secrets and bundle ConfigMaps: the TrustDomain's name.
+/// Label on CA Secrets, bundle ConfigMaps and ClusterTrustBundles: the TrustDomain's name.
 pub const TRUST_DOMAIN_LABEL: &str = "countersign.dev/trust-domain";
 /// Label on CA Secrets: `root` or `issuing`.
 pub const SLOT_KIND_LABEL: &str = "countersign.dev/slot-kind";
@@ -23,7 +23,7 @@ pub const SPIFFE_ID_ANNOTATION: &str = "countersign.dev/spiffe-id";
 pub const SERIAL_ANNOTATION: &str = "countersign.dev/serial";
 /// Annotation on Secrets: the leaf's end of life, RFC 3339.
 pub const NOT_AFTER_ANNOTATION: &str = "countersign.dev/not-after";
-/// Annotation on Secrets and bundle ConfigMaps: SHA-256 of `ca.crt`, lower-case hexadecimal.
+/// Annotation on whatever holds a bundle: SHA-256 of `ca.crt`, lower-case hexadecimal.
 pub const BUNDLE_SHA256_ANNOTATION: &str = "countersign.dev/bundle-sha256";
 /// Annotation on Secrets: which labels and annotations came from `secretTemplate`, so that one
 /// that is taken out of the template can be taken off the Secret.
@@ -37,6 +37,11 @@ pub const ORPHAN_OWNER_ANNOTATION: &str = "countersign.dev/owner-uid";
 pub const REVOCATION_LABEL: &str = "countersign.dev/revocation";
 /// Annotation on CRL and bundle ConfigMaps: SHA-256 of the CRL, lower-case hexadecimal.
 pub const CRL_SHA256_ANNOTATION: &str = "countersign.dev/crl-sha256";
+/// The signer of agents' certificates, as Kubernetes' certificates API names signers.
+pub const AGENT_SIGNER: &str = "countersign.dev/agent";
+
+/// Finalizer on TrustDomains: identities belong to it, or its CAs' keys are not destroyed yet.
+pub const FINALIZER: &str = "countersign.dev/authorities";
 
 /// Everything of ours starts with this; a user's template may not.
 pub const PREFIX: &str = "countersign.dev/";
@@ -102,4 +107,11 @@ pub fn crl_name(trust_domain: &str, key_id: &str) -> String {
 /// The ConfigMap that carries a TrustDomain's bundle in each selected namespace.
 pub fn bundle_config_map_name(trust_domain: &str) -> String {
     format!("countersign-trust-{trust_domain}")
+}
+
+/// The ClusterTrustBundle that carries a TrustDomain's bundle. It begins with the signer's name, as
+/// Kubernetes asks; the rest is the TrustDomain's name and not its domain, which may hold
+/// characters that no object's name may (`_`).
+pub fn cluster_trust_bundle_name(trust_domain: &str) -> String {
+    format!("{}:{trust_domain}", AGENT_SIGNER.replace('/', ":"))
 }

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use super::slots::owner;
 use crate::api::names::{
-    CRL_DER, CRL_SHA256_ANNOTATION, REVOCATION_LABEL, REVOKED_RECORD, crl_name, record_name,
+    CRL_DER, CRL_SHA256_ANNOTATION, REVOCATION_LABEL, REVOKED_RECORD, TRUST_DOMAIN_LABEL, crl_name,
+    record_name,
 };
 use crate::decide::record::{self, ShardWrite};
 use crate::identity::Domain;
@@ -84,7 +85,7 @@ fn metadata(
     let metadata = json!({
         "name": name,
         "resourceVersion": replaces,
-        "labels": {REVOCATION_LABEL: domain.name},
+        "labels": {REVOCATION_LABEL: domain.name, TRUST_DOMAIN_LABEL: domain.name},
         "annotations": annotations,
         "ownerReferences": [owner(domain)],
     });

@@ -15,7 +15,7 @@ use crate::sign::Slot;
 use crate::wire::{self, WireError, base64};
 use crate::x509::write_pem;
 
-/// Keeps a new CA. It goes with its TrustDomain.
+/// Keeps a new CA. Its key is destroyed by us alone: when it is retired, or the TrustDomain goes.
 ///
 /// # Errors
 /// A conflict where a Secret of that name exists: another replica, or this one before a crash,
@@ -48,8 +48,9 @@ pub async fn create(
         immutable: true,
         metadata: serde_json::json!({
             "name": order.name,
+            // No owner: with one, whoever deletes the TrustDomain in the foreground would have the
+            // garbage collector destroy the keys while identities still hold it.
             "labels": {TRUST_DOMAIN_LABEL: domain.name, SLOT_KIND_LABEL: kind},
-            "ownerReferences": [owner(domain)],
         }),
         data: BTreeMap::from([
             (TLS_CRT, base64(write_pem([&slot.certificate]).as_bytes())),

@@ -8,11 +8,13 @@ use kube::ResourceExt;
 use kube::api::{ObjectMeta, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 
+use super::cluster_bundles::ClusterBundles;
 pub use super::revocations::{CrlObject, RevocationObject};
-use crate::api::TrustDomain;
 use crate::api::names::{BUNDLE_SHA256_ANNOTATION, CA_CRT, CRL_PEM, CRL_SHA256_ANNOTATION};
+use crate::api::{AgentRoster, TrustDomain};
 use crate::decide::Meta;
 use crate::decide::bundle::{BundleFacts, NamespaceFacts};
+use crate::decide::roster::{PartFacts, digest};
 use crate::identity::{Identity, SpiffeId};
 use crate::watch::agents::AgentFacts;
 use crate::watch::census::Census;
@@ -38,6 +40,9 @@ pub struct View {
     pub bundles: Mirror<BundleFacts>,
     /// The operator's own ConfigMaps that record what was revoked or hold a CRL.
     pub revocations: Mirror<RevocationObject>,
+    pub cluster_bundles: ClusterBundles,
+    /// The parts of every namespace's roster, without their entries.
+    pub rosters: Mirror<PartFacts>,
     pub namespaces: Mirror<NamespaceFacts>,
     pub pods: Mirror<PodFacts>,
     pub pod_index: PodIndex,
@@ -161,6 +166,24 @@ pub fn bundle_facts(config_map: ConfigMap) -> BundleFacts {
         resource_version: config_map.resource_version().unwrap_or_default(),
         sha256: digest(CA_CRT, BUNDLE_SHA256_ANNOTATION),
         crl: digest(CRL_PEM, CRL_SHA256_ANNOTATION),
+    }
+}
+
+/// What is kept of a part of a roster: its range, and a digest in place of its entries.
+pub fn roster_facts(guard: DeserializeGuard<AgentRoster>) -> PartFacts {
+    match guard.0 {
+        Ok(roster) => PartFacts {
+            resource_version: roster.metadata.resource_version.unwrap_or_default(),
+            digest: Some(digest(&roster.spec)),
+            from: roster.spec.from,
+            to: roster.spec.to,
+        },
+        Err(invalid) => PartFacts {
+            resource_version: invalid.metadata.resource_version.unwrap_or_default(),
+            digest: None,
+            from: None,
+            to: None,
+        },
     }
 }
 

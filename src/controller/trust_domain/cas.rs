@@ -61,10 +61,10 @@ pub async fn make(context: &Context, domain: &Domain, order: &SlotOrder) -> Resu
         None => None,
         Some(name) => Some(take(&mut slots(context, domain).await?, name)?),
     };
-    let (domain, order, clock) = (domain.clone(), order.clone(), context.clock);
+    let (domain, order, now) = (domain.clone(), order.clone(), context.now());
     // An RSA key takes seconds: not on a thread that others wait for.
     let made = tokio::task::spawn_blocking(move || {
-        let made = Slot::make(&domain, &order, parent.as_ref(), clock());
+        let made = Slot::make(&domain, &order, parent.as_ref(), now);
         made.map(|slot| (slot, domain, order))
     });
     let (slot, domain, order) =
