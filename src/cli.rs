@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod crd;
 pub mod probe;
+pub mod revoke;
 pub mod rotate;
 pub mod trust;
 pub mod words;
@@ -36,6 +37,10 @@ pub enum Command {
     Trust(trust::TrustOptions),
     /// Replace a trust domain's CA without breaking trust, and follow how it goes
     RotateCa(rotate::RotateOptions),
+    /// Cut agents off: nothing is signed for them, their pods say so, their certificates are revoked
+    Revoke(revoke::RevokeOptions),
+    /// Give agents that were cut off a new key and certificate
+    Unrevoke(revoke::UnrevokeOptions),
     /// Get an http URL and fail where it does not answer with success
     Probe {
         /// Such as http://localhost:9402/readyz
@@ -59,6 +64,8 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Trust(options) => wait_for(trust::run(options)),
         Command::RotateCa(options) => wait_for(rotate::run(options)),
+        Command::Revoke(options) => wait_for(revoke::revoke(options)),
+        Command::Unrevoke(options) => wait_for(revoke::unrevoke(options)),
         Command::Crd { output: None } => {
             print!("{}", crd::stream());
             Ok(())
