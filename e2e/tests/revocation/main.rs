@@ -182,7 +182,7 @@ async fn what_is_revoked_stays_so_whatever_is_deleted_or_edited_by_hand() {
         let edit = patch(json!({"binaryData": {"crl.der": "AAAA"}}));
         own.patch(&name, &Default::default(), &edit).await.unwrap();
     }
-    let after = wait_for("CRLs are signed anew", seconds(20), async || {
+    let after = wait_for("CRLs that were edited are signed anew", seconds(90), async || {
         let crls = ns.crls(TEST).await;
         let grew = crls.iter().all(|(ca, crl)| crl.number > before[ca].number);
         if grew && crls.len() == 2 { Ok(crls) } else { Err(format!("{crls:?}")) }
@@ -192,7 +192,7 @@ async fn what_is_revoked_stays_so_whatever_is_deleted_or_edited_by_hand() {
     for key_id in before.keys() {
         own.delete(&format!("countersign-crl-test-{key_id}"), &Default::default()).await.unwrap();
     }
-    wait_for("CRLs are signed anew", seconds(20), async || {
+    wait_for("CRLs that were deleted are signed anew", seconds(90), async || {
         let crls = ns.crls(TEST).await;
         let grew = crls.iter().all(|(ca, crl)| crl.number > after[ca].number);
         if grew && serials.is_subset(&serials_of(&crls)) {
