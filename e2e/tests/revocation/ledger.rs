@@ -114,13 +114,7 @@ async fn live(
     let write = loop {
         looks += 1;
         match tail.next_request() {
-            Some(request)
-                if request.is_write()
-                    && request.code < 300
-                    && request.resource != "leases"
-                    && request.resource != "events"
-                    && kind(&request) =>
-            {
+            Some(request) if request.is_deed() && request.code < 300 && kind(&request) => {
                 break Some(request);
             }
             Some(_) => continue,
