@@ -11,6 +11,7 @@ pub mod import;
 pub mod issuer_name;
 pub mod key;
 pub mod profile;
+pub mod request;
 pub mod slot;
 
 use jiff::Timestamp;
@@ -23,7 +24,7 @@ use crate::x509::{self, Leaf, Sha256, X509Error};
 pub use authority::{Authority, Chain, LocalAuthority, Retirable};
 pub use ca_key::{CaKey, SharedKey};
 pub use formats::Files;
-pub use import::{Imported, Refusal};
+pub use import::{ForeignIssuer, Imported, Refusal};
 pub use key::{KeyError, PrivateKey};
 pub use slot::Slot;
 

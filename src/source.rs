@@ -7,8 +7,10 @@
 
 pub mod secret;
 pub mod self_signed;
+pub mod vault;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -44,6 +46,16 @@ pub trait CaSource: Send + Sync {
         let key = issuing.key.ok_or(SignError::NoKey)?;
         Ok(Box::new(LocalAuthority::new(chain, key)?))
     }
+
+    /// True if and only if it is another program, which may let one wait: it is asked in the background.
+    fn is_far_away(&self) -> bool {
+        false
+    }
+
+    /// For how long it has asked to be left alone, where it has.
+    fn asks_for_time(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// A CA that is ordered.
@@ -70,6 +82,8 @@ pub enum SourceError {
     Sign(#[from] SignError),
     #[error("the authority gave no CA: {0}")]
     Unavailable(String),
+    #[error("the authority gave no CA: {}", .0.message)]
+    Withheld(Unavailable),
     #[error("the authority's CA is another than a moment ago: it is asked again")]
     Changed,
 }
@@ -78,6 +92,11 @@ pub enum SourceError {
 pub fn of(authority: &AuthoritySource, client: &Client, namespace: &str) -> Arc<dyn CaSource> {
     match authority {
         AuthoritySource::SelfSigned => Arc::new(self_signed::SelfSigned),
+        AuthoritySource::Vault(address) => Arc::new(vault::VaultSource::new(
+            client.clone(),
+            namespace.to_owned(),
+            (**address).clone(),
+        )),
         AuthoritySource::Secret { name } => Arc::new(secret::SecretSource {
             client: client.clone(),
             namespace: namespace.to_owned(),

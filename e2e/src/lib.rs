@@ -35,6 +35,7 @@ pub mod readers;
 pub mod secrets;
 pub mod server;
 pub mod users;
+pub mod vault;
 pub mod wait;
 pub mod web;
 pub mod workspace;

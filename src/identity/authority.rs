@@ -1,5 +1,6 @@
 //! Where a trust domain's CAs come from, understood.
 
+use super::vault::{VaultAddress, VaultSpecError, VaultWork};
 use crate::api::{AuthoritySpec, SlotKind};
 
 /// Where CAs come from, with all that a kind needs to know.
@@ -9,6 +10,8 @@ pub enum AuthoritySource {
     SelfSigned,
     /// Somebody else puts one into a Secret of the operator's namespace.
     Secret { name: String },
+    /// A PKI engine of Vault or OpenBao signs.
+    Vault(Box<VaultAddress>),
 }
 
 /// Which kind of authority. A CA keeps the mark of the kind that it came from.
@@ -16,6 +19,11 @@ pub enum AuthoritySource {
 pub enum AuthorityKind {
     SelfSigned,
     Secret,
+    /// Vault signs issuing CAs, whose keys the operator has.
+    Vault,
+    /// Vault signs every leaf. That is a kind of its own, so that a change between the two is a
+    /// rotation: a CA of the one cannot sign in the manner of the other.
+    VaultLeaf,
 }
 
 /// What is wrong with `spec.authority`.
@@ -23,20 +31,26 @@ pub enum AuthorityKind {
 pub enum AuthorityError {
     #[error("it names {0} authorities: name exactly one, such as selfSigned: {{}}")]
     NotOne(usize),
-    #[error("secret.name is {0:?}, which is no Secret's name of your own: write another")]
+    #[error("the Secret's name is {0:?}, which is no Secret's name of your own: write another")]
     SecretName(String),
+    #[error(transparent)]
+    Vault(#[from] VaultSpecError),
 }
 
 impl AuthoritySource {
     /// Understands `spec.authority`, or names the first rule that it breaks.
     pub fn parse(spec: &AuthoritySpec) -> Result<Self, AuthorityError> {
-        let AuthoritySpec { self_signed, secret } = spec;
+        let AuthoritySpec { self_signed, secret, vault } = spec;
         let mut given = Vec::new();
         if self_signed.is_some() {
             given.push(Ok(AuthoritySource::SelfSigned));
         }
         if let Some(secret) = secret {
             given.push(own_secret(&secret.name).map(|name| AuthoritySource::Secret { name }));
+        }
+        if let Some(vault) = vault {
+            given
+                .push(VaultAddress::parse(vault).map(|vault| AuthoritySource::Vault(vault.into())));
         }
         match given.len() {
             1 => given.remove(0),
@@ -49,6 +63,10 @@ impl AuthoritySource {
         match self {
             AuthoritySource::SelfSigned => AuthorityKind::SelfSigned,
             AuthoritySource::Secret { .. } => AuthorityKind::Secret,
+            AuthoritySource::Vault(vault) => match vault.work {
+                VaultWork::IssuingCas => AuthorityKind::Vault,
+                VaultWork::Leaves { .. } => AuthorityKind::VaultLeaf,
+            },
         }
     }
 
@@ -57,19 +75,27 @@ impl AuthoritySource {
         match self {
             AuthoritySource::SelfSigned => false,
             AuthoritySource::Secret { name } => name == secret,
+            AuthoritySource::Vault(vault) => vault.reads(secret),
         }
     }
 }
 
 impl AuthorityKind {
     /// Every kind.
-    pub const ALL: [AuthorityKind; 2] = [AuthorityKind::SelfSigned, AuthorityKind::Secret];
+    pub const ALL: [AuthorityKind; 4] = [
+        AuthorityKind::SelfSigned,
+        AuthorityKind::Secret,
+        AuthorityKind::Vault,
+        AuthorityKind::VaultLeaf,
+    ];
 
-    /// The field of `spec.authority`.
+    /// The field of `spec.authority`, and the mode where that makes two of it.
     pub fn as_str(self) -> &'static str {
         match self {
             AuthorityKind::SelfSigned => "selfSigned",
             AuthorityKind::Secret => "secret",
+            AuthorityKind::Vault => "vault",
+            AuthorityKind::VaultLeaf => "vault-leaf",
         }
     }
 
@@ -77,7 +103,8 @@ impl AuthorityKind {
     pub fn keeps_key(self, kind: SlotKind) -> bool {
         match self {
             AuthorityKind::SelfSigned => true,
-            AuthorityKind::Secret => kind == SlotKind::Issuing,
+            AuthorityKind::Secret | AuthorityKind::Vault => kind == SlotKind::Issuing,
+            AuthorityKind::VaultLeaf => false,
         }
     }
 
@@ -90,7 +117,7 @@ impl AuthorityKind {
 }
 
 /// A Secret of the user's: one of the operator's own CAs would be taken up again and again.
-fn own_secret(name: &str) -> Result<String, AuthorityError> {
+pub(super) fn own_secret(name: &str) -> Result<String, AuthorityError> {
     let is_name = !name.is_empty()
         && name.len() <= 253
         && name.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'));

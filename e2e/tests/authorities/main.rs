@@ -2,6 +2,7 @@
 
 mod kills;
 mod secret;
+mod vault;
 
 use countersign::api::TrustDomain;
 use countersign_e2e::{Chronicle, Namespace, seconds, wait_for};
