@@ -11,13 +11,15 @@ use serde_json::{Value, json};
 use crate::corporate::{Ca, P256, Shape};
 use crate::judges;
 use crate::process::{Process, Signal};
+use crate::users::{OPERATOR_NAMESPACE, User};
 use crate::wait::{seconds, wait_for};
-use crate::workspace;
+use crate::{ApiServer, workspace};
 
 /// A running OpenBao, unsealed.
 pub struct Vault {
     process: Process,
-    client: Client,
+    /// Not a client: that would end with the runtime of the test that made it.
+    config: Config,
     /// `https://127.0.0.1:...`
     pub address: String,
     /// The CA under which its certificate is.
@@ -71,9 +73,8 @@ impl Vault {
         config.root_cert =
             Some(der.expect("OpenSSL made it").iter().map(|der| der.to_vec()).collect());
         config.connect_timeout = Some(Duration::from_secs(2));
-        let client = Client::try_from(config).expect("it is a client");
         let (root_token, unseal_key) = Default::default();
-        let mut vault = Vault { process, client, address, ca, root_token, unseal_key };
+        let mut vault = Vault { process, config, address, ca, root_token, unseal_key };
         vault.initialize().await;
         vault
     }
@@ -148,6 +149,32 @@ impl Vault {
         AppRole { role_id, secret_id: self.secret_id(name).await }
     }
 
+    /// Lets the operator's ServiceAccount log in under a role of this name, with the policy of the
+    /// same name, as far as this API server vouches for it.
+    pub async fn kubernetes(&self, server: &ApiServer, role: &str) {
+        let method = json!({"type": "kubernetes"});
+        self.ask(Method::POST, "sys/auth/kubernetes", method).await;
+        let kubeconfig = server.kubeconfig(User::Admin);
+        let kubeconfig = std::fs::read_to_string(kubeconfig).expect("the server wrote it");
+        let kubeconfig: Value = serde_yaml::from_str(&kubeconfig).expect("it is YAML");
+        let cluster = &kubeconfig["clusters"][0]["cluster"];
+        let ca = std::fs::read_to_string(text(&cluster["certificate-authority"]));
+        let config = json!({
+            "kubernetes_host": cluster["server"],
+            "kubernetes_ca_cert": ca.expect("the server wrote it"),
+            "token_reviewer_jwt": kubeconfig["users"][0]["user"]["token"],
+        });
+        self.ask(Method::POST, "auth/kubernetes/config", config).await;
+        let body = json!({
+            "bound_service_account_names": ["countersign"],
+            "bound_service_account_namespaces": [OPERATOR_NAMESPACE],
+            "audience": "vault",
+            "token_policies": [role],
+            "token_ttl": "5m",
+        });
+        self.ask(Method::POST, &format!("auth/kubernetes/role/{role}"), body).await;
+    }
+
     /// Another secret id of an AppRole.
     pub async fn secret_id(&self, name: &str) -> String {
         let path = format!("auth/approle/role/{name}/secret-id");
@@ -169,7 +196,8 @@ impl Vault {
             .header("X-Vault-Token", &self.root_token)
             .body(body)
             .expect("it is a request");
-        let answer = self.client.request_text(request).await.map_err(|error| error.to_string())?;
+        let client = Client::try_from(self.config.clone()).expect("it is a client");
+        let answer = client.request_text(request).await.map_err(|error| error.to_string())?;
         Ok(serde_json::from_str(&answer).unwrap_or_default())
     }
 

@@ -3,6 +3,7 @@
 mod kills;
 mod secret;
 mod vault;
+mod vault_failures;
 
 use countersign::api::TrustDomain;
 use countersign_e2e::{Chronicle, Namespace, seconds, wait_for};

@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 use super::{LAG, ROOT_ROTATION, ready, settled, spec};
 
 /// What the operator's token may do in `Intermediate` mode, as docs/authorities.md says.
-const POLICY: &str = r#"
+pub const POLICY: &str = r#"
 path "MOUNT/issuer/+/json" { capabilities = ["read"] }
 path "MOUNT/issuer/+/sign-intermediate" { capabilities = ["update"] }
 "#;
@@ -77,7 +77,7 @@ async fn vault_signs_the_issuing_ca_and_a_new_root_there_is_a_rotation_with_over
 }
 
 /// Puts another secret id into the Secret: what reads it is looked at.
-async fn touch(ns: &Namespace, vault: &Vault, name: &str) {
+pub async fn touch(ns: &Namespace, vault: &Vault, name: &str) {
     let secret_id = vault.secret_id(name).await;
     hand_over(&ns.client, &secret_of(name, json!({"secretId": secret_id}))).await;
 }
