@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use kube::Client;
 
 use crate::api::conditions::Reason;
+use crate::decide::crl::CrlOrder;
 use crate::decide::slots::{SlotOrder, Supply};
 use crate::identity::{AuthoritySource, Domain};
 use crate::sign::{Authority, Chain, LocalAuthority, SignError, Slot};
@@ -43,8 +44,7 @@ pub trait CaSource: Send + Sync {
     /// # Errors
     /// When the CA has no key that can sign.
     fn authority(&self, chain: Chain, issuing: Slot) -> Result<Box<dyn Authority>, SignError> {
-        let key = issuing.key.ok_or(SignError::NoKey)?;
-        Ok(Box::new(LocalAuthority::new(chain, key)?))
+        signing_with(chain, issuing)
     }
 
     /// True if and only if it is another program, which may let one wait: it is asked in the background.
@@ -52,10 +52,37 @@ pub trait CaSource: Send + Sync {
         false
     }
 
+    /// True if and only if every signature is asked of it. So it is looked at now and then though it
+    /// gives what it is to give, and nothing is signed while it does not.
+    fn is_asked_for_every_leaf(&self) -> bool {
+        false
+    }
+
+    /// True if and only if something happened, since this was asked last, for which it is to be asked
+    /// what it has to give though it is not time yet.
+    fn has_news(&self) -> bool {
+        false
+    }
+
+    /// The CRL of an issuing CA whose key it keeps, in DER, once everything that is ordered stands on
+    /// it; None where it has none to give.
+    ///
+    /// # Errors
+    /// When it could not be asked, or has not revoked what it was to.
+    async fn crl(&self, _: &Slot, _: &CrlOrder) -> Result<Option<Vec<u8>>, Unavailable> {
+        Ok(None)
+    }
+
     /// For how long it has asked to be left alone, where it has.
     fn asks_for_time(&self) -> Option<Duration> {
         None
     }
+}
+
+/// What signs leaves with the key of an issuing CA, wherever that is.
+fn signing_with(chain: Chain, issuing: Slot) -> Result<Box<dyn Authority>, SignError> {
+    let key = issuing.key.ok_or(SignError::NoKey)?;
+    Ok(Box::new(LocalAuthority::new(chain, key)?))
 }
 
 /// A CA that is ordered.
@@ -92,11 +119,10 @@ pub enum SourceError {
 pub fn of(authority: &AuthoritySource, client: &Client, namespace: &str) -> Arc<dyn CaSource> {
     match authority {
         AuthoritySource::SelfSigned => Arc::new(self_signed::SelfSigned),
-        AuthoritySource::Vault(address) => Arc::new(vault::VaultSource::new(
-            client.clone(),
-            namespace.to_owned(),
-            (**address).clone(),
-        )),
+        AuthoritySource::Vault(address) => {
+            let address = (**address).clone();
+            Arc::new(vault::VaultSource::new(client.clone(), namespace.to_owned(), address))
+        }
         AuthoritySource::Secret { name } => Arc::new(secret::SecretSource {
             client: client.clone(),
             namespace: namespace.to_owned(),

@@ -235,7 +235,7 @@ async fn serve(
         }
     }?;
     report.active(authority.chain());
-    if let Some(unavailable) = stock.while_signing(authority.chain()) {
+    if let Some(unavailable) = stock.while_signing(context, &domain, authority.chain()) {
         report.not_ready(unavailable.reason, unavailable.message);
     }
     install(context, &domain, Ok(authority), stock.is_available(), &bundle_pem);

@@ -151,7 +151,7 @@ impl Imported {
         };
         let leaf_key = PrivateKey::generate(profile.algorithm)?;
         let certificate = authority.sign(&profile, &leaf_key).await?;
-        judge(&x509::read_leaf(&certificate)?, &profile, &leaf_key)?;
+        judge(&x509::read_leaf(&certificate)?, &profile, &leaf_key, false)?;
         let chain = authority.chain();
         x509::verify_chain(&chain.presented_with(certificate), &chain.roots, now)?;
         Ok(())
@@ -162,7 +162,7 @@ impl Imported {
 #[derive(Clone, Debug)]
 pub struct ForeignIssuer {
     pub root: Slot,
-    /// The issuer itself and those above it, without the root: none where the root signs itself.
+    /// The issuer itself and those above it, without the root.
     pub chain: Vec<CertificateDer<'static>>,
 }
 
@@ -176,7 +176,11 @@ impl ForeignIssuer {
         now: Timestamp,
     ) -> Result<Self, Refusal> {
         let (mut chain, root) = read_chain(&chain_file(chain_pem))?;
-        chain.retain(|certificate| *certificate != root);
+        // A root that signs leaves itself is its own issuing CA, and is told of twice; one that
+        // signs CAs is not among them.
+        if below > 0 {
+            chain.retain(|certificate| *certificate != root);
+        }
         judge_chain(&chain, &root, below, domain, now)?;
         Ok(ForeignIssuer { root: Slot::new(vec![root], None)?, chain })
     }
@@ -184,6 +188,11 @@ impl ForeignIssuer {
     /// The root, as the authority offers it.
     pub fn root(&self) -> OfferedRoot {
         offered(&self.root)
+    }
+
+    /// The issuer itself, as an issuing CA without a key.
+    pub fn issuing(&self) -> Result<Slot, SignError> {
+        Slot::new(self.chain.clone(), None)
     }
 
     /// The earliest end of any of its certificates.

@@ -6,6 +6,7 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, SanType};
 use super::ca_key::SharedKey;
 use super::key::PrivateKey;
 use super::{SignError, profile};
+use crate::decide::LeafProfile;
 use crate::identity::Domain;
 
 /// A request for an issuing CA, and the new key that it is for.
@@ -32,6 +33,17 @@ impl CaRequest {
         let pem = request.pem().map_err(broken)?;
         Ok(CaRequest { key, common_name, uri, pem })
     }
+}
+
+/// A request for a leaf of this profile, as far as a request can say it: the key and the names.
+pub fn leaf_request(profile: &LeafProfile, key: &PrivateKey) -> Result<String, SignError> {
+    let mut params = empty();
+    params.subject_alt_names = vec![SanType::URI(ia5(profile.spiffe_id.as_str())?)];
+    for name in &profile.dns_names {
+        params.subject_alt_names.push(SanType::DnsName(ia5(name)?));
+    }
+    let request = params.serialize_request(key.pair()).map_err(broken)?;
+    request.pem().map_err(broken)
 }
 
 /// rcgen writes nothing into a request that is not set here.

@@ -7,10 +7,12 @@
 mod client;
 mod error;
 mod intermediate;
+mod leaf;
 mod login;
+mod revocation;
 mod session;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,17 +27,22 @@ use zeroize::Zeroizing;
 
 use super::{CaSource, Making, SourceError, Unavailable};
 use crate::api::SlotKind;
-use crate::decide::slots::{Offer, Supply};
+use crate::decide::crl::CrlOrder;
+use crate::decide::slots::{Offer, OfferedIssuing, Supply};
 use crate::identity::{Domain, FileName, VaultAddress, VaultTrust, VaultWork};
-use crate::sign::{ForeignIssuer, Refusal, Slot};
+use crate::sign::{Authority, Chain, ForeignIssuer, Refusal, SignError, Slot};
 use crate::{wire, x509};
 use client::{Ask, VaultClient};
 use error::VaultError;
+use leaf::Failure;
 use login::Credentials;
 use session::Session;
 
-/// A Vault, by its address.
-pub struct VaultSource {
+/// A Vault, by its address. Copies share its connections and its login.
+#[derive(Clone)]
+pub struct VaultSource(Arc<Inner>);
+
+struct Inner {
     kube: Client,
     /// The operator's own.
     namespace: String,
@@ -43,6 +50,7 @@ pub struct VaultSource {
     /// The client, and the CA certificates that it was made with.
     client: Mutex<Option<(Vec<u8>, VaultClient)>>,
     session: Session,
+    failure: Failure,
 }
 
 /// What most answers hold.
@@ -57,27 +65,29 @@ struct Certificates {
     certificate: String,
     #[serde(default)]
     ca_chain: Option<Vec<String>>,
+    #[serde(default)]
+    issuer_id: Option<String>,
 }
 
 impl VaultSource {
     /// The Vault of this address.
     pub fn new(kube: Client, namespace: String, address: VaultAddress) -> Self {
-        let (client, session) = Default::default();
-        VaultSource { kube, namespace, address, client, session }
+        let (client, session, failure) = Default::default();
+        VaultSource(Arc::new(Inner { kube, namespace, address, client, session, failure }))
     }
 
     /// A client that believes whom the spec says now.
     async fn client(&self) -> Result<VaultClient, VaultError> {
-        let pem = match &self.address.trust {
+        let pem = match &self.0.address.trust {
             VaultTrust::Inline(pem) => pem.clone().into_bytes(),
             VaultTrust::Secret(file) => {
-                secret_file(&self.kube, &self.namespace, file).await?.to_vec()
+                secret_file(&self.0.kube, &self.0.namespace, file).await?.to_vec()
             }
             VaultTrust::ConfigMap(file) => {
-                config_map_file(&self.kube, &self.namespace, file).await?
+                config_map_file(&self.0.kube, &self.0.namespace, file).await?
             }
         };
-        let mut known = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, client)) = &*known
             && *of == pem
         {
@@ -86,7 +96,7 @@ impl VaultSource {
         let trusted = x509::read_pem(&pem).map_err(|error| {
             VaultError::Setting(format!("the CA certificates for Vault cannot be read: {error}"))
         })?;
-        let VaultAddress { server, namespace, .. } = &self.address;
+        let VaultAddress { server, namespace, .. } = &self.0.address;
         let client = VaultClient::new(server, namespace.as_deref(), &trusted)?;
         *known = Some((pem, client.clone()));
         Ok(client)
@@ -102,11 +112,11 @@ impl VaultSource {
     ) -> Result<T, VaultError> {
         let credentials = Credentials {
             vault,
-            kube: &self.kube,
-            namespace: &self.namespace,
-            login: &self.address.login,
+            kube: &self.0.kube,
+            namespace: &self.0.namespace,
+            login: &self.0.address.login,
         };
-        let token = self.session.token(&credentials).await?;
+        let token = self.0.session.token(&credentials).await?;
         let ask = |token| {
             let body = body.map(|body| Zeroizing::new(body.to_string().into_bytes()));
             vault.ask(Ask { method: method.clone(), path, token: Some(token), body })
@@ -114,8 +124,8 @@ impl VaultSource {
         match ask(&token).await {
             // Vault says the same of a token that has ended and of one that may not.
             Err(VaultError::Denied { .. }) => {
-                self.session.forget(&token).await;
-                let token = self.session.token(&credentials).await?;
+                self.0.session.forget(&token).await;
+                let token = self.0.session.token(&credentials).await?;
                 ask(&token).await
             }
             other => other,
@@ -129,10 +139,8 @@ impl VaultSource {
         domain: &Domain,
         now: Timestamp,
     ) -> Result<ForeignIssuer, VaultError> {
-        let VaultAddress { mount, issuer, work, .. } = &self.address;
-        let path = format!("{mount}/issuer/{issuer}/json");
-        let answer: Answer<Certificates> = self.ask(vault, Method::GET, &path, None).await?;
-        let certificates = answer.data.ok_or_else(|| nothing_in(&path))?;
+        let VaultAddress { mount, issuer, work, .. } = &self.0.address;
+        let certificates = self.certificates_of(vault, issuer).await?;
         let below = match work {
             VaultWork::IssuingCas => 1,
             VaultWork::Leaves { .. } => 0,
@@ -143,6 +151,17 @@ impl VaultSource {
                 in_vault(&refusal)
             ))
         })
+    }
+
+    /// The certificates of an issuer, by its name or id.
+    async fn certificates_of(
+        &self,
+        vault: &VaultClient,
+        issuer: &str,
+    ) -> Result<Certificates, VaultError> {
+        let path = format!("{}/issuer/{issuer}/json", self.0.address.mount);
+        let answer: Answer<Certificates> = self.ask(vault, Method::GET, &path, None).await?;
+        answer.data.ok_or_else(|| nothing_in(&path))
     }
 
     /// Sees that the token may do what it will be needed for, where Vault tells.
@@ -174,16 +193,48 @@ impl CaSource for VaultSource {
     async fn supply(&self, domain: &Domain, now: Timestamp) -> Result<Supply, Unavailable> {
         let vault = self.client().await?;
         let issuer = self.issuer(&vault, domain, now).await?;
-        self.may(&vault, &intermediate::path(&self.address)).await?;
-        Ok(Supply::Offered(Offer { root: issuer.root(), issuing: None }))
+        let root = issuer.root();
+        match &self.0.address.work {
+            VaultWork::IssuingCas => {
+                self.may(&vault, &intermediate::path(&self.0.address)).await?;
+                Ok(Supply::Offered(Offer { root, issuing: None }))
+            }
+            VaultWork::Leaves { role } => {
+                let VaultAddress { mount, issuer: name, .. } = &self.0.address;
+                self.may(&vault, &leaf::path(mount, name, role)).await?;
+                if let Some(failure) = self.0.failure.recent() {
+                    return Err(failure.into());
+                }
+                let issuing = issuer.issuing().map_err(|error| {
+                    VaultError::Unusable(format!("the issuer {name} cannot be used: {error}"))
+                })?;
+                let (key_id, fingerprint) = (issuing.ca.key_id, issuing.ca.fingerprint);
+                let issuing = Some(OfferedIssuing { key_id, fingerprint });
+                Ok(Supply::Offered(Offer { root, issuing }))
+            }
+        }
     }
 
     async fn make(&self, making: Making<'_>) -> Result<Slot, SourceError> {
         let vault = self.client().await?;
         let issuer = self.issuer(&vault, making.domain, making.now).await?;
-        match making.order.kind {
-            SlotKind::Root => Ok(issuer.root),
-            SlotKind::Issuing => intermediate::make(self, &vault, &issuer, making).await,
+        let is_under = |parent: &Slot| parent.certificate == issuer.root.certificate;
+        match (making.order.kind, &self.0.address.work) {
+            (SlotKind::Root, _) => Ok(issuer.root),
+            _ if !making.parent.as_ref().is_none_or(is_under) => Err(SourceError::Changed),
+            (SlotKind::Issuing, VaultWork::IssuingCas) => {
+                intermediate::make(self, &vault, &issuer, making).await
+            }
+            (SlotKind::Issuing, VaultWork::Leaves { .. }) => Ok(issuer.issuing()?),
+        }
+    }
+
+    fn authority(&self, chain: Chain, issuing: Slot) -> Result<Box<dyn Authority>, SignError> {
+        match &self.0.address.work {
+            VaultWork::IssuingCas => super::signing_with(chain, issuing),
+            VaultWork::Leaves { role } => {
+                Ok(Box::new(leaf::VaultAuthority::new(self.clone(), chain, role.clone())))
+            }
         }
     }
 
@@ -191,8 +242,23 @@ impl CaSource for VaultSource {
         true
     }
 
+    fn is_asked_for_every_leaf(&self) -> bool {
+        matches!(self.0.address.work, VaultWork::Leaves { .. })
+    }
+
+    fn has_news(&self) -> bool {
+        self.0.failure.is_news()
+    }
+
+    async fn crl(&self, issuing: &Slot, order: &CrlOrder) -> Result<Option<Vec<u8>>, Unavailable> {
+        match self.0.address.work {
+            VaultWork::IssuingCas => Ok(None),
+            VaultWork::Leaves { .. } => Ok(Some(revocation::crl(self, issuing, order).await?)),
+        }
+    }
+
     fn asks_for_time(&self) -> Option<Duration> {
-        let known = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.0.client.lock().unwrap_or_else(PoisonError::into_inner);
         known.as_ref().and_then(|(_, client)| client.pause_left())
     }
 }

@@ -97,6 +97,7 @@ impl World {
                     not_after: self.now + SignedDuration::from_hours(1000),
                     bundle: digest,
                     retiring: Vec::new(),
+                    signs_elsewhere: false,
                 },
             },
             trust_domain: Some("prod".to_owned()),

@@ -18,6 +18,8 @@ use crate::source::{self, CaSource, Unavailable};
 /// How long what an authority offers is believed without asking it again. A Secret that changed
 /// is heard of at once; that a CA came too near its end is not.
 const BELIEVED: SignedDuration = SignedDuration::from_mins(10);
+/// The same for what is asked for every leaf: that it went away is to be seen soon.
+const BELIEVED_BRIEFLY: SignedDuration = SignedDuration::from_secs(30);
 /// The first pause after an authority gave nothing; each is twice the one before.
 const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(5);
 /// The longest: what was put right is seen within this time, if no watch tells of it.
@@ -55,7 +57,8 @@ pub async fn observe(context: &Context, domain: &Domain) -> Stock {
     let known = known.filter(|known| known.domain.authority == domain.authority);
     let is_news = known.as_ref().is_none_or(|known| {
         let is_due = known.ask_again.is_some_and(|moment| moment <= now);
-        known.versions != versions || known.domain != *domain || is_due
+        let has_news = known.source.has_news();
+        known.versions != versions || known.domain != *domain || is_due || has_news
     });
     let taken = match known {
         Some(known) if !is_news => known,
@@ -92,6 +95,13 @@ pub async fn observe(context: &Context, domain: &Domain) -> Stock {
 fn source_of(context: &Context, domain: &Domain) -> Arc<dyn CaSource> {
     asking::asked(context, domain)
         .unwrap_or_else(|| source::of(&domain.authority, &context.client, &context.view.namespace))
+}
+
+/// The source of a trust domain's authority, once that was asked what it has to give.
+pub fn known_source(context: &Context, domain: &Domain) -> Option<Arc<dyn CaSource>> {
+    let memory = context.slots.lock();
+    let known = memory.get(&domain.name)?.stock.as_ref()?;
+    (known.domain.authority == domain.authority).then(|| known.source.clone())
 }
 
 /// A CA that was ordered was had: whatever kept others from being had is over.
@@ -161,6 +171,7 @@ fn take(
         Err(_) => before.map_or(0, |before| before.failures).saturating_add(1),
     };
     let wait = match &result {
+        Ok(_) if source.is_asked_for_every_leaf() => Some(BELIEVED_BRIEFLY),
         Ok(Supply::Made) => None,
         Ok(_) => Some(BELIEVED),
         Err(_) => Some(pause(&*source, failures)),
@@ -187,8 +198,18 @@ impl Stock {
     }
 
     /// What `Ready` says where the authority gives nothing, and a CA that it gave before signs on.
-    pub fn while_signing(&self, chain: &Chain) -> Option<Unavailable> {
+    pub fn while_signing(
+        &self,
+        context: &Context,
+        domain: &Domain,
+        chain: &Chain,
+    ) -> Option<Unavailable> {
         let Unavailable { reason, message } = self.unavailable.clone()?;
+        if self.source.is_asked_for_every_leaf() {
+            let lasting = lasting(context, domain);
+            let message = format!("{message}. Nothing is signed until then{lasting}");
+            return Some(Unavailable { reason, message });
+        }
         let (key_id, end) = (&chain.facts.key_id, chain.facts.not_after);
         let message = format!(
             "{message}. Until then the CA {key_id}, which was taken up before, signs, at most until {end}"

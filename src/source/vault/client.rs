@@ -203,6 +203,8 @@ impl VaultClient {
             // No such issuer is a failure to OpenBao and to Vault.
             500 if said.contains("unable to find PKI issuer") => VaultError::Denied { path, said },
             status @ 500.. => VaultError::Failed { path, status, said },
+            // Of one thing that is asked, and not of the right to ask.
+            400 if !said.contains("unknown role") => VaultError::NotAllowed { path, said },
             _ => VaultError::Denied { path, said },
         }
     }

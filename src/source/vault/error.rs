@@ -28,6 +28,8 @@ pub enum VaultError {
         "Vault refused {path} ({said}): see that mount, issuer and role are there, and that the policy of the operator's token allows `update` on that path"
     )]
     Denied { path: String, said: String },
+    #[error("Vault refused what was asked at {path} ({said}): see that the role allows it")]
+    NotAllowed { path: String, said: String },
     #[error("Vault asks for fewer requests ({said}): nothing is asked of it for {}s", .pause.as_secs())]
     RateLimited { said: String, pause: Duration },
     #[error("Vault failed at {path} ({status}: {said})")]
@@ -48,7 +50,7 @@ impl VaultError {
             VaultError::Untrusted { .. } => Reason::AuthorityUntrusted,
             VaultError::Sealed { .. } | VaultError::Standby { .. } => Reason::AuthoritySealed,
             VaultError::LoginRefused { .. } => Reason::AuthorityLoginRefused,
-            VaultError::Denied { .. } => Reason::AuthorityDenied,
+            VaultError::Denied { .. } | VaultError::NotAllowed { .. } => Reason::AuthorityDenied,
             VaultError::RateLimited { .. } => Reason::AuthorityRateLimited,
             VaultError::Unusable(_) => Reason::CaRefused,
         }

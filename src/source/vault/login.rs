@@ -107,7 +107,9 @@ pub async fn log_in(credentials: &Credentials<'_>) -> Result<Lease, VaultError> 
     let path = format!("auth/{mount}/login");
     let ask = Ask { method: Method::POST, path: &path, token: None, body: Some(body) };
     let answer: Answer = credentials.vault.ask(ask).await.map_err(|error| match error {
-        VaultError::Denied { path, said } => VaultError::LoginRefused { path, said, next },
+        VaultError::Denied { path, said } | VaultError::NotAllowed { path, said } => {
+            VaultError::LoginRefused { path, said, next }
+        }
         other => other,
     })?;
     let no_token = || VaultError::Answer { path, why: "it holds no token".to_owned() };
