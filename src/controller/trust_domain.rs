@@ -170,8 +170,9 @@ async fn serve(
         report.crls(&revocation);
     }
     let reach = spread.as_ref().map(|spread| match awaits_targets(&report.status.slots) {
-        true => reach(context, &domain, bundle, spread),
-        false => Reach::default(),
+        Some(SlotKind::Root) => reach(context, &domain, bundle, spread),
+        Some(SlotKind::Issuing) => spread.reach(revocation.failure.is_some()),
+        None => Reach::default(),
     });
 
     // 3. Decide, and make what is missing: a root, and then an issuing CA under it.
@@ -243,9 +244,10 @@ async fn serve(
     Ok(soon.into_iter().chain(next).chain(stock.ask_again_in).chain(revocation.next).min())
 }
 
-/// True if and only if a root is recorded that waits for every target to hold it.
-fn awaits_targets(slots: &[SlotStatus]) -> bool {
-    slots.iter().any(|slot| slot.kind == SlotKind::Root && slot.phase == SlotPhase::Prepared)
+/// Which kind of CA is recorded that waits for every target to hold it; a root comes first.
+fn awaits_targets(slots: &[SlotStatus]) -> Option<SlotKind> {
+    let prepared = slots.iter().filter(|slot| slot.phase == SlotPhase::Prepared);
+    prepared.map(|slot| slot.kind).min_by_key(|kind| *kind == SlotKind::Issuing)
 }
 
 /// Which CAs sign.
