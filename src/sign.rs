@@ -8,6 +8,7 @@ pub mod formats;
 pub mod key;
 pub mod profile;
 pub mod slot;
+pub mod token;
 
 use jiff::Timestamp;
 

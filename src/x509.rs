@@ -78,6 +78,11 @@ impl Sha256 {
         Sha256(out)
     }
 
+    /// The digest itself.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Reads lower-case hexadecimal.
     pub fn from_hex(text: &str) -> Option<Self> {
         let mut out = [0; 32];
