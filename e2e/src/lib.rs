@@ -27,6 +27,7 @@ pub mod operator;
 pub mod process;
 pub mod secrets;
 pub mod server;
+pub mod tokens;
 pub mod users;
 pub mod wait;
 pub mod web;

@@ -25,6 +25,8 @@ pub struct Options {
     pub log: String,
     /// By how many seconds its clock is ahead.
     pub clock_ahead: i64,
+    /// What it finds in its environment besides.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for Options {
@@ -35,6 +37,7 @@ impl Default for Options {
             user: User::Operator,
             log: "info,countersign=debug".into(),
             clock_ahead: 0,
+            environment: Vec::new(),
         }
     }
 }
@@ -169,7 +172,8 @@ pub fn command(server: &ApiServer, options: &Options) -> Command {
         .args(["--namespace", OPERATOR_NAMESPACE])
         .args(["--replica", &options.replica])
         .args(["--log", &options.log])
-        .args(&options.arguments);
+        .args(&options.arguments)
+        .envs(options.environment.iter().map(|(name, value)| (name, value)));
     if options.clock_ahead != 0 {
         clock::set_off(&mut command, options.clock_ahead);
     }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::signature::{self, UnparsedPublicKey};
+use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
@@ -15,8 +16,9 @@ use crate::api::CaKeyAlgorithm;
 
 /// A private key that stays in its token.
 ///
-/// Every signature is made in the token. What is to be signed is hashed here, and its digest goes
-/// in: every token knows plain ECDSA and RSA, and few know them together with every hash.
+/// Every signature is made in the token. For ECDSA what is to be signed is hashed here, and its
+/// digest goes in: every token knows plain ECDSA, and not every one with every hash. For RSA it is
+/// the other way round: a TPM takes a key that may sign and not decrypt for plain RSA to be neither.
 #[derive(Clone)]
 pub struct TokenKey {
     reference: KeyReference,
@@ -138,9 +140,14 @@ impl TokenKey {
                 digest(&SHA384, message).as_ref(),
             )?),
             CaKeyAlgorithm::Rsa3072 | CaKeyAlgorithm::Rsa4096 => {
-                let mut info = SHA256_DIGEST_INFO.to_vec();
-                info.extend_from_slice(digest(&SHA256, message).as_ref());
-                session.sign(&Mechanism::RsaPkcs, handle, &info)?
+                match session.sign(&Mechanism::Sha256RsaPkcs, handle, message) {
+                    Err(Pkcs11Error::Pkcs11(RvError::MechanismInvalid, _)) => {
+                        let mut info = SHA256_DIGEST_INFO.to_vec();
+                        info.extend_from_slice(digest(&SHA256, message).as_ref());
+                        session.sign(&Mechanism::RsaPkcs, handle, &info)?
+                    }
+                    signed => signed?,
+                }
             }
         })
     }
