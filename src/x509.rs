@@ -78,11 +78,6 @@ impl Sha256 {
         Sha256(out)
     }
 
-    /// The digest itself.
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
     /// Reads lower-case hexadecimal.
     pub fn from_hex(text: &str) -> Option<Self> {
         let mut out = [0; 32];
@@ -93,6 +88,11 @@ impl Sha256 {
             *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
         }
         Some(Sha256(out))
+    }
+
+    /// The digest itself.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 }
 
