@@ -4,6 +4,7 @@
 //! ways a schema cannot say; [`crate::identity`] is the one door behind which it cannot.
 
 pub mod agent_identity;
+pub mod authority;
 pub mod conditions;
 pub mod names;
 pub mod schema;
@@ -14,10 +15,11 @@ pub use agent_identity::{
     DeletionPolicy, DeliveryMode, DeliverySpec, ExtraFormat, KeyAlgorithm, LastFailure, PodsStatus,
     SecretTemplate,
 };
+pub use authority::{AuthoritySpec, SecretAuthority, SelfSigned};
 pub use trust_domain::{
-    AuthoritySpec, BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, IdentitiesSpec,
-    IdentitiesStatus, RotationStatus, SelfSigned, SlotKind, SlotNumbers, SlotPhase, SlotStatus,
-    TrustDomain, TrustDomainSpec, TrustDomainStatus, WhenUnreached,
+    BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, IdentitiesSpec, IdentitiesStatus,
+    RotationStatus, SlotKind, SlotNumbers, SlotPhase, SlotStatus, TrustDomain, TrustDomainSpec,
+    TrustDomainStatus, WhenUnreached,
 };
 
 /// The API group of every resource.

@@ -5,6 +5,7 @@
 //! are in the CRDs too, where a user meets them first; they are repeated here because a CRD can be
 //! older than the program, and an object older than the CRD.
 
+pub mod authority;
 pub mod domain;
 pub mod lifetime;
 pub mod selector;
@@ -22,6 +23,7 @@ use kube::api::ObjectMeta;
 use crate::api::names::{LABEL_VALUE_MAX, PREFIX, default_secret_name};
 use crate::api::{AgentIdentity, DeletionPolicy, ExtraFormat, KeyAlgorithm};
 
+pub use authority::{AuthorityError, AuthorityKind, AuthoritySource};
 pub use domain::{Domain, DomainError, Refusal};
 pub use lifetime::{Lifetime, LifetimeError};
 pub use selector::{PodSelector, SelectorError};

@@ -16,6 +16,7 @@ pub mod identity;
 pub mod observe;
 pub mod runtime;
 pub mod sign;
+pub mod source;
 pub mod status;
 pub mod telemetry;
 pub mod watch;

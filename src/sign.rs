@@ -3,8 +3,10 @@
 //! The only user of randomness.
 
 pub mod authority;
+pub mod ca_key;
 pub mod forge;
 pub mod formats;
+pub mod import;
 pub mod key;
 pub mod profile;
 pub mod slot;
@@ -17,8 +19,10 @@ use crate::decide::{IssueOrder, LeafProfile};
 use crate::identity::Identity;
 use crate::x509::{self, Leaf, Sha256, X509Error};
 
-pub use authority::{Authority, Chain, LocalAuthority};
+pub use authority::{Authority, Chain, LocalAuthority, Retirable};
+pub use ca_key::{CaKey, SharedKey};
 pub use formats::Files;
+pub use import::{Imported, Refusal};
 pub use key::{KeyError, PrivateKey};
 pub use slot::Slot;
 
@@ -27,7 +31,7 @@ pub use slot::Slot;
 pub struct Prepared {
     pub reason: IssueReason,
     pub leaf: Leaf,
-    /// SHA-256 of the issuing CA's certificate.
+    /// SHA-256 of the chain above it, up to but without the root.
     pub issuer: Sha256,
     /// SHA-256 of `ca.crt`.
     pub bundle: Sha256,
@@ -45,6 +49,8 @@ pub enum SignError {
     Random,
     #[error("the key store could not be written: {0}")]
     KeyStore(String),
+    #[error("the operator does not have the CA's key")]
+    NoKey,
     #[error("the key is not the certificate's")]
     KeyMismatch,
     #[error("the CA changed since the decision; the next one will use the new CA")]
@@ -69,7 +75,7 @@ pub async fn sign(
     }
     let certificate = authority.sign(&order.profile, &key).await?;
     let leaf = x509::read_leaf(&certificate)?;
-    let presented = [certificate, chain.issuer.clone()];
+    let presented = chain.presented_with(certificate);
     x509::verify_chain(&presented, &chain.roots, now)?;
     judge(&leaf, &order.profile, &key)?;
     let files = formats::render(&presented, &key, &chain.bundle_pem, &identity.formats)?;

@@ -3,6 +3,8 @@
 //! What is read is judged by rustls-webpki, which shares no code with rcgen that signs: a leaf
 //! that rcgen got wrong does not leave the program.
 
+pub mod issuer;
+
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -78,6 +80,17 @@ impl Sha256 {
         Sha256(out)
     }
 
+    /// The digest of certificates one after the other: of one, that of its DER.
+    pub fn of_chain<'a, 'der: 'a>(
+        chain: impl IntoIterator<Item = &'a CertificateDer<'der>>,
+    ) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        chain.into_iter().for_each(|certificate| context.update(certificate));
+        let mut out = [0; 32];
+        out.copy_from_slice(context.finish().as_ref());
+        Sha256(out)
+    }
+
     /// Reads lower-case hexadecimal.
     pub fn from_hex(text: &str) -> Option<Self> {
         let mut out = [0; 32];
@@ -129,7 +142,9 @@ pub fn read_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, X509Error> {
 }
 
 /// Certificates as PEM, one after the other.
-pub fn write_pem<'a>(certificates: impl IntoIterator<Item = &'a CertificateDer<'a>>) -> String {
+pub fn write_pem<'a, 'der: 'a>(
+    certificates: impl IntoIterator<Item = &'a CertificateDer<'der>>,
+) -> String {
     use base64::Engine;
     let mut pem = String::new();
     for certificate in certificates {
@@ -169,8 +184,10 @@ pub fn read_ca(der: &CertificateDer<'_>) -> Result<Ca, X509Error> {
     if !constraints.is_some_and(|constraints| constraints.value.ca) {
         return Err(X509Error::NotCa("basicConstraints does not say CA:TRUE"));
     }
-    if !certificate.key_usage().ok().flatten().is_some_and(|usage| usage.value.key_cert_sign()) {
-        return Err(X509Error::NotCa("its key usage lacks keyCertSign"));
+    // One that has no key usage, as some old roots, may do anything (RFC 5280, 4.2.1.3).
+    match certificate.key_usage() {
+        Ok(usage) if usage.as_ref().is_none_or(|usage| usage.value.key_cert_sign()) => {}
+        _ => return Err(X509Error::NotCa("its key usage lacks keyCertSign")),
     }
     let key_id =
         certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {

@@ -14,6 +14,7 @@ const LEVELS: &[&[&str]] = &[
     &["watch"],
     &["observe"],
     &["apply"],
+    &["source"],
     &["status"],
     &["controller"],
     &["runtime"],

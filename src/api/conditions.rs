@@ -66,6 +66,10 @@ pub enum Reason {
     CaSecretInvalid,
     /// The CA has expired.
     CaExpired,
+    /// The authority cannot be reached, or has nothing to give.
+    AuthorityUnavailable,
+    /// The authority has a CA that cannot be used; the message says why.
+    CaRefused,
 
     // TrustDomain, Default
     /// Identities that name no trust domain belong to this one.
@@ -117,6 +121,8 @@ impl Reason {
             Reason::CaSecretMissing => "CASecretMissing",
             Reason::CaSecretInvalid => "CASecretInvalid",
             Reason::CaExpired => "CAExpired",
+            Reason::AuthorityUnavailable => "AuthorityUnavailable",
+            Reason::CaRefused => "CARefused",
             Reason::IsDefault => "IsDefault",
             Reason::Publishing => "Publishing",
             Reason::Soaking => "Soaking",

@@ -14,6 +14,8 @@ pub const STATE_ACTIVE: &str = "active";
 pub const TRUST_DOMAIN_LABEL: &str = "countersign.dev/trust-domain";
 /// Label on CA Secrets: `root` or `issuing`.
 pub const SLOT_KIND_LABEL: &str = "countersign.dev/slot-kind";
+/// Label on CA Secrets: the kind of authority that the CA came from, as `spec.authority` names it.
+pub const AUTHORITY_LABEL: &str = "countersign.dev/authority";
 
 /// Annotation on pods and Secrets: the SPIFFE ID.
 pub const SPIFFE_ID_ANNOTATION: &str = "countersign.dev/spiffe-id";

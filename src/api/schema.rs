@@ -70,6 +70,22 @@ pub fn key_ids(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// The name of a Secret that somebody else puts into the operator's namespace.
+pub fn authority_secret(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 253,
+        "x-kubernetes-validations": [{
+            "rule": "self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')",
+            "message": "write a Secret's name: lower-case letters, digits, '-' and '.', such as corporate-ca",
+        }, {
+            "rule": "!self.startsWith('countersign-ca-')",
+            "message": "Secrets whose names begin with countersign-ca- are the operator's own: choose another name",
+        }],
+    })
+}
+
 /// Labels or annotations a user adds to the Secret; ours are not among them.
 pub fn template_map(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -5,6 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::agent_identity::KeyAlgorithm;
+use super::authority::AuthoritySpec;
 use super::schema;
 
 /// Whose certificates are trusted, who may have one, and how the trust reaches namespaces.
@@ -59,21 +60,6 @@ pub struct TrustDomainSpec {
     #[serde(default)]
     pub bundle: BundleSpec,
 }
-
-/// Where the CA certificate comes from: exactly one.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.selfSigned)").message("name exactly one authority: write selfSigned: {}"))]
-pub struct AuthoritySpec {
-    /// The operator makes a root CA and an issuing CA under it, each in a Secret of its own
-    /// namespace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub self_signed: Option<SelfSigned>,
-}
-
-/// A root of our own. It takes no settings; `spec.ca` shapes it.
-#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
-pub struct SelfSigned {}
 
 /// The CA certificates' lives and keys. They apply to CAs that are made from now on.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use zeroize::Zeroizing;
 
 use crate::api::SlotKind;
-use crate::api::names::{SLOT_KIND_LABEL, TLS_CRT, TLS_KEY, TRUST_DOMAIN_LABEL};
+use crate::api::names::{AUTHORITY_LABEL, SLOT_KIND_LABEL, TLS_CRT, TLS_KEY, TRUST_DOMAIN_LABEL};
 use crate::decide::slots::SlotOrder;
 use crate::identity::Domain;
 use crate::sign::Slot;
@@ -41,20 +41,28 @@ pub async fn create(
         SlotKind::Root => "root",
         SlotKind::Issuing => "issuing",
     };
+    let mut data = BTreeMap::from([(TLS_CRT, base64(write_pem(slot.chain()).as_bytes()))]);
+    if let Some(key) = &slot.key {
+        let (name, content) = key.kept();
+        data.insert(name, base64(&content));
+    }
+    // The API server takes no Secret of the other type without tls.key.
+    let r#type = if data.contains_key(TLS_KEY) { "kubernetes.io/tls" } else { "Opaque" };
     let body = Body {
         api_version: "v1",
         kind: "Secret",
-        r#type: "kubernetes.io/tls",
+        r#type,
         immutable: true,
         metadata: serde_json::json!({
             "name": order.name,
-            "labels": {TRUST_DOMAIN_LABEL: domain.name, SLOT_KIND_LABEL: kind},
+            "labels": {
+                TRUST_DOMAIN_LABEL: domain.name,
+                SLOT_KIND_LABEL: kind,
+                AUTHORITY_LABEL: domain.authority.kind().as_str(),
+            },
             "ownerReferences": [owner(domain)],
         }),
-        data: BTreeMap::from([
-            (TLS_CRT, base64(write_pem([&slot.certificate]).as_bytes())),
-            (TLS_KEY, base64(slot.key.to_pem().as_bytes())),
-        ]),
+        data,
     };
     // An RSA-4096 key and certificate come to 7 kB.
     let mut bytes = Zeroizing::new(Vec::with_capacity(32 * 1024));

@@ -8,6 +8,7 @@
 mod cas;
 mod report;
 mod spread;
+mod supply;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,8 @@ use crate::apply;
 use crate::decide::slots::{self, Blocked, Reach, SlotSituation, bundle_of};
 use crate::identity::Domain;
 use crate::observe::view::Object;
-use crate::sign::{Authority, LocalAuthority, SignError};
+use crate::sign::{Authority, Retirable, SignError};
+use crate::source::SourceError;
 use crate::telemetry::ErrorLabels;
 use crate::watch::ObjectKey;
 use crate::watch::domains::DomainState;
@@ -42,6 +44,8 @@ enum Failure {
     Wire(#[from] WireError),
     #[error("a CA could not be made: {0}")]
     Sign(#[from] SignError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
     #[error("one CA after the other is wanted, now {0}: this is a defect, please report it")]
     Endless(String),
 }
@@ -70,6 +74,7 @@ pub async fn run(context: &Context, name: &str) -> Next {
         }
         Failure::Wire(error) => error.kind(),
         Failure::Sign(_) => "sign",
+        Failure::Source(_) => "source",
         Failure::Endless(_) => "defect",
     };
     let labels = ErrorLabels { controller: CONTROLLER, kind };
@@ -103,7 +108,7 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
     {
         let blocked = duplicate(&domain, &rival);
         report.not_ready(blocked.reason, blocked.message.clone());
-        install(context, &domain, Err(blocked), "");
+        install(context, &domain, Err(blocked), true, "");
         publish(context, resource, report).await?;
         return Ok(Some(BLOCKED_CHECK));
     }
@@ -122,10 +127,12 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
     });
 
     // 3. Decide, and make what is missing: a root, and then an issuing CA under it.
+    let stock = supply::observe(context, &domain).await;
     let mut made = 0;
     let plan = loop {
         let plan = slots::decide(&SlotSituation {
             domain: &domain,
+            supply: &stock.supply,
             found: &cas::found(context, &domain).await?,
             recorded: &report.status.slots,
             rotation: report.status.rotation.as_ref(),
@@ -137,7 +144,7 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
         if made > MADE_AT_ONCE {
             return Err(Failure::Endless(order.name.clone()));
         }
-        cas::make(context, &domain, order).await?;
+        cas::make(context, &*stock.source, &domain, order).await?;
     };
 
     // 6. Status, before anything is done that it must speak of: what is recorded is not silently
@@ -161,16 +168,21 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
 
     // 4. and 5. Sign with what is recorded and published; destroy what nobody needs.
     let authority = match &plan.chain {
-        Ok(names) => cas::authority(context, &domain, names, &plan.slots).await,
+        Ok(names) => cas::authority(context, &*stock.source, &domain, names, &plan.slots).await,
         Err(blocked) => {
+            let blocked = stock.blocked(context, &domain, blocked);
             report.not_ready(blocked.reason, blocked.message.clone());
-            install(context, &domain, Err(blocked.clone()), &bundle_pem);
+            install(context, &domain, Err(blocked), stock.is_available(), &bundle_pem);
             publish(context, resource, report).await?;
-            return Ok(Some(if plan.rotation.is_some() { RETRY } else { BLOCKED_CHECK }));
+            let retry = if plan.rotation.is_some() { RETRY } else { BLOCKED_CHECK };
+            return Ok(Some(stock.ask_again_in.map_or(retry, |wait| wait.min(retry))));
         }
     }?;
     report.active(authority.chain());
-    install(context, &domain, Ok(authority), &bundle_pem);
+    if let Some(unavailable) = stock.while_signing(authority.chain()) {
+        report.not_ready(unavailable.reason, unavailable.message);
+    }
+    install(context, &domain, Ok(authority), stock.is_available(), &bundle_pem);
     for name in &plan.destroy {
         apply::slots::destroy(&context.client, &context.view.namespace, name).await?;
         tracing::info!(trust_domain = domain.name, secret = name, "a CA and its key are destroyed");
@@ -179,7 +191,7 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
     let failed = spread.is_some_and(|spread| !spread.failed.is_empty());
     let soon = (failed || plan.rotation.is_some()).then_some(RETRY);
     let next = plan.next_check.map(|moment| until(moment, now));
-    Ok(soon.into_iter().chain(next).min())
+    Ok(soon.into_iter().chain(next).chain(stock.ask_again_in).min())
 }
 
 /// True if and only if a root is recorded that waits for every target to hold it.
@@ -210,12 +222,14 @@ fn forget(context: &Context, name: &str) {
 fn install(
     context: &Context,
     domain: &Domain,
-    authority: Result<Arc<LocalAuthority>, Blocked>,
+    authority: Result<Arc<Retirable>, Blocked>,
+    is_available: bool,
     bundle_pem: &str,
 ) {
     let state = DomainState {
         domain: domain.clone(),
         authority: authority.map(|authority| authority as Arc<dyn Authority>),
+        is_available,
         bundle: (!bundle_pem.is_empty()).then(|| bundle_pem.into()),
     };
     if context.view.domains.set(state) {

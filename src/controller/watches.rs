@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt};
 use super::Context;
 use crate::api::names::{IDENTITY_LABEL, TRUST_DOMAIN_LABEL};
 use crate::api::{AgentIdentity, TrustDomain};
-use crate::identity::IdentityKey;
+use crate::identity::{AuthoritySource, IdentityKey};
 use crate::observe::identity_of_secret;
 use crate::observe::view::{Object, SecretFacts, SlotVersion, bundle_facts, namespace_facts};
 use crate::telemetry::ResourceLabels;
@@ -93,20 +93,40 @@ async fn slots(context: &Context) {
         context.client.clone(),
         &context.view.namespace,
     );
-    let stream = watch(api, Config::default().labels(TRUST_DOMAIN_LABEL));
-    follow(context, "secrets", stream, |event| {
+    // All of them: those that authorities read carry no label of ours, and are few.
+    follow(context, "secrets", watch(api, Config::default()), |event| {
         let project = |secret: PartialObjectMeta<Secret>| {
             Some(SlotVersion {
-                trust_domain: secret.labels().get(TRUST_DOMAIN_LABEL)?.clone(),
+                trust_domain: secret.labels().get(TRUST_DOMAIN_LABEL).cloned().unwrap_or_default(),
                 resource_version: secret.resource_version().unwrap_or_default(),
             })
         };
         for change in context.view.slots.take(event, project) {
-            let (Change::Set { new: version, .. } | Change::Gone { old: version, .. }) = change;
-            context.trust_domains.wake(version.trust_domain.clone());
+            let (Change::Set { key, new: version, .. } | Change::Gone { key, old: version }) =
+                change;
+            if !version.trust_domain.is_empty() {
+                context.trust_domains.wake(version.trust_domain.clone());
+            }
+            for name in readers_of(context, &key) {
+                context.trust_domains.wake(name);
+            }
         }
     })
     .await;
+}
+
+/// The TrustDomains whose authority reads this Secret.
+fn readers_of(context: &Context, secret: &ObjectKey) -> Vec<String> {
+    let all = context.view.trust_domains.all();
+    let reads = |object: &Object<TrustDomain>| match object {
+        Object::Read(resource) => AuthoritySource::parse(&resource.spec.authority)
+            .is_ok_and(|authority| authority.reads(&secret.name)),
+        Object::Unreadable { .. } => false,
+    };
+    all.into_iter()
+        .filter(|(_, object)| reads(object))
+        .map(|(key, _)| key.name.to_string())
+        .collect()
 }
 
 async fn bundles(context: &Context) {

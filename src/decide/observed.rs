@@ -42,7 +42,7 @@ pub enum Admission {
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuthorityFacts {
     pub key_id: String,
-    /// SHA-256 of the issuing CA's certificate.
+    /// SHA-256 of the issuing CA and the intermediates above it: [`Sha256::of_chain`].
     pub issuer: Sha256,
     /// The earliest end of any certificate of the chain.
     pub not_after: Timestamp,
@@ -91,7 +91,8 @@ pub enum Content {
 pub struct ContentFacts {
     pub leaf: Leaf,
     pub key_matches: bool,
-    /// SHA-256 of the issuing CA in tls.crt, if the leaf really was signed by it.
+    /// SHA-256 of what follows the leaf in tls.crt, if each certificate there really signed the one
+    /// before it: [`Sha256::of_chain`].
     pub issuer: Option<Sha256>,
     /// SHA-256 of ca.crt.
     pub bundle: Option<Sha256>,

@@ -12,6 +12,9 @@
 //! bundle, since its root is trusted already: it is Active at once.
 //!
 //! A slot that was recorded in the status is never silently replaced: peers hold its certificate.
+//! An authority that has CAs of its own differs in one thing: what comes next is what it offers,
+//! copied into a slot like any other ([`Supply`]).
+//!
 //! Slots that exist and are not recorded are what a crash left between two writes: they are taken
 //! up if they are wanted, and destroyed if they are older than what signs.
 
@@ -19,6 +22,7 @@ mod conclusion;
 #[cfg(test)]
 mod model;
 mod plan;
+mod supply;
 #[cfg(test)]
 mod tests;
 
@@ -28,15 +32,18 @@ use jiff::Timestamp;
 
 use crate::api::conditions::Reason;
 use crate::api::{RotationStatus, SlotKind, SlotStatus};
-use crate::identity::{Domain, Lifetime};
+use crate::identity::{AuthorityKind, Domain, Lifetime};
 use crate::x509::Ca;
 
 pub use plan::decide;
+pub use supply::{Offer, OfferedIssuing, OfferedRoot, Supply};
 
 /// All that is known of a trust domain's CAs at one moment.
 #[derive(Clone, Debug)]
 pub struct SlotSituation<'a> {
     pub domain: &'a Domain,
+    /// What the authority has to give now.
+    pub supply: &'a Supply,
     /// The CA Secrets that exist.
     pub found: &'a [SlotSecret],
     /// What the status says.
@@ -61,15 +68,19 @@ pub struct SlotSecret {
     pub name: String,
     pub kind: SlotKind,
     pub number: u32,
-    /// What stands in it, or why that is not a CA with its key.
+    /// What stands in it, or why that is not a CA with all that it needs.
     pub content: Result<FoundCa, String>,
 }
 
-/// A CA whose certificate and key are both there and agree.
+/// A CA that is whole: where its key is to be there too, that agrees.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FoundCa {
+    /// With the digest and the earliest end of its chain, up to but without the root.
     pub ca: Ca,
+    /// The CA's own certificate.
     pub certificate_pem: String,
+    /// The kind of authority that it came from.
+    pub origin: AuthorityKind,
     /// The key id of the root whose signature it carries, among those found; its own for a root.
     pub signed_by: Option<String>,
 }
@@ -141,9 +152,16 @@ fn name_prefix(domain: &str, kind: SlotKind) -> String {
 }
 
 /// The certificates to trust: every root that is recorded, in whatever phase, the oldest first.
+/// One that an authority offered twice is there once.
 pub fn bundle_of(slots: &[SlotStatus]) -> String {
     let mut roots: Vec<&SlotStatus> =
         slots.iter().filter(|slot| slot.kind == SlotKind::Root).collect();
     roots.sort_by_key(|slot| slot.number);
-    roots.iter().filter_map(|slot| slot.certificate.as_deref()).collect()
+    let mut certificates: Vec<&str> = Vec::new();
+    for certificate in roots.iter().filter_map(|slot| slot.certificate.as_deref()) {
+        if !certificates.contains(&certificate) {
+            certificates.push(certificate);
+        }
+    }
+    certificates.concat()
 }

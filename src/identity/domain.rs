@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{Identity, Lifetime, LifetimeError, MINIMUM_LIFE, PodSelector};
+use super::PodSelector;
+use super::{AuthorityError, AuthoritySource, Identity, Lifetime, LifetimeError, MINIMUM_LIFE};
 use super::{SelectorError, SpiffeError, SpiffeId, TrustDomainName};
 use crate::api::{CaKeyAlgorithm, KeyAlgorithm, SlotNumbers, TrustDomain, WhenUnreached};
 
@@ -29,6 +30,8 @@ pub struct Domain {
     /// The trust domain itself.
     pub domain: TrustDomainName,
     pub is_default: bool,
+    /// Where its CAs come from.
+    pub authority: AuthoritySource,
     pub ca: CaShape,
     pub rules: Rules,
     /// The namespaces that get the bundle.
@@ -70,8 +73,8 @@ pub enum DomainError {
     Incomplete(&'static str),
     #[error("spec.domain: {0}")]
     Domain(#[from] SpiffeError),
-    #[error("spec.authority names no authority: write selfSigned: {{}}")]
-    NoAuthority,
+    #[error("spec.authority: {0}")]
+    Authority(#[from] AuthorityError),
     #[error("spec.{field}: {source}")]
     Lifetime { field: &'static str, source: LifetimeError },
     #[error("spec.{field}: {source}")]
@@ -128,9 +131,7 @@ impl Domain {
     pub fn parse(resource: &TrustDomain) -> Result<Self, DomainError> {
         let (metadata, spec) = (&resource.metadata, &resource.spec);
         let incomplete = DomainError::Incomplete;
-        if spec.authority.self_signed.is_none() {
-            return Err(DomainError::NoAuthority);
-        }
+        let authority = AuthoritySource::parse(&spec.authority)?;
         let rules = parse_rules(resource)?;
         let bundle_namespaces = match &spec.bundle.namespace_selector {
             None => rules.namespaces.clone(),
@@ -147,6 +148,7 @@ impl Domain {
                 .0,
             domain: TrustDomainName::parse(&spec.domain)?,
             is_default: spec.default,
+            authority,
             ca: parse_ca(resource)?,
             rules,
             bundle_namespaces,

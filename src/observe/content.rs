@@ -28,10 +28,9 @@ fn try_read(data: &BTreeMap<String, Zeroizing<Vec<u8>>>) -> Result<ContentFacts,
     let key = PrivateKey::from_pem(file(TLS_KEY)?)
         .map_err(|error| format!("{TLS_KEY} cannot be read: {error}"))?;
     let (formats, strays) = formats::inspect(data, &key);
-    let issuer = match &chain[1..] {
-        [issuer] if x509::is_signed_by(&chain[0], issuer) => Some(Sha256::of(issuer)),
-        _ => None,
-    };
+    let is_whole =
+        chain.len() > 1 && chain.windows(2).all(|pair| x509::is_signed_by(&pair[0], &pair[1]));
+    let issuer = is_whole.then(|| Sha256::of_chain(&chain[1..]));
     Ok(ContentFacts {
         key_matches: leaf.public_key == key.public_key(),
         leaf,

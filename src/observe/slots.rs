@@ -3,9 +3,10 @@
 use kube::Client;
 
 use crate::api::SlotKind;
-use crate::api::names::{SLOT_KIND_LABEL, TLS_CRT, TLS_KEY, TRUST_DOMAIN_LABEL};
+use crate::api::names::{AUTHORITY_LABEL, SLOT_KIND_LABEL, TLS_CRT, TLS_KEY, TRUST_DOMAIN_LABEL};
 use crate::decide::slots::{FoundCa, SlotOrder, SlotSecret};
-use crate::sign::Slot;
+use crate::identity::AuthorityKind;
+use crate::sign::{SignError, Slot};
 use crate::wire::{self, SecretObject, WireError};
 use crate::x509::write_pem;
 
@@ -56,18 +57,31 @@ pub async fn read(
 }
 
 fn understand(secret: &SecretObject, name: &str, kind: SlotKind, number: u32) -> FoundSlot {
-    let file = |name: &str| secret.data.get(name).map(|bytes| bytes.as_slice()).unwrap_or_default();
-    let read = Slot::read(file(TLS_CRT), file(TLS_KEY));
+    let read = try_read(secret, kind);
     let content = match &read {
-        Ok(slot) => Ok(FoundCa {
+        Ok((origin, slot)) => Ok(FoundCa {
             ca: slot.ca.clone(),
             certificate_pem: write_pem([&slot.certificate]),
+            origin: *origin,
             signed_by: None,
         }),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(error.clone()),
     };
     FoundSlot {
         facts: SlotSecret { name: name.to_owned(), kind, number, content },
-        slot: read.ok(),
+        slot: read.ok().map(|(_, slot)| slot),
     }
+}
+
+fn try_read(secret: &SecretObject, kind: SlotKind) -> Result<(AuthorityKind, Slot), String> {
+    let label = secret.metadata.labels.as_ref().and_then(|labels| labels.get(AUTHORITY_LABEL));
+    let origin = AuthorityKind::of(label.map(String::as_str))
+        .ok_or_else(|| format!("its label {AUTHORITY_LABEL} is of another version"))?;
+    let file = |name: &str| secret.data.get(name).map(|bytes| bytes.as_slice());
+    let slot = Slot::read(file(TLS_CRT).unwrap_or_default(), file(TLS_KEY))
+        .map_err(|error| error.to_string())?;
+    if slot.key.is_none() && origin.keeps_key(kind) {
+        return Err(SignError::NoKey.to_string());
+    }
+    Ok((origin, slot))
 }

@@ -32,7 +32,8 @@ pub struct View {
     pub identities: Mirror<AgentFacts>,
     /// Secrets with our label, by metadata alone.
     pub secrets: Mirror<SecretFacts>,
-    /// CA Secrets, by metadata alone.
+    /// The Secrets of the operator's namespace, by metadata alone: CA Secrets, and those that
+    /// authorities read.
     pub slots: Mirror<SlotVersion>,
     pub bundles: Mirror<BundleFacts>,
     pub namespaces: Mirror<NamespaceFacts>,
@@ -76,9 +77,10 @@ pub struct SecretFacts {
     pub meta: Packed<Meta>,
 }
 
-/// What is kept of a CA Secret.
+/// What is kept of a Secret of the operator's namespace.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlotVersion {
+    /// The TrustDomain that a CA Secret belongs to; empty for a Secret of somebody else.
     pub trust_domain: String,
     pub resource_version: String,
 }

@@ -105,6 +105,18 @@ fn authorities(encoder: &mut DescriptorEncoder<'_>, context: &Context) -> Result
             ready.encode(metric.encode_family(&labels(state))?)?;
         }
     }
+    {
+        let mut metric = encoder.encode_descriptor(
+            "countersign_authority_available",
+            "1 where a trust domain's authority gives what it is to give, else 0",
+            None,
+            gauge.metric_type(),
+        )?;
+        for state in &states {
+            let available = ConstGauge::new(i64::from(state.is_available));
+            available.encode(metric.encode_family(&labels(state))?)?;
+        }
+    }
     let mut metric = encoder.encode_descriptor(
         "countersign_authority_expiration_timestamp_seconds",
         "When the first CA of a trust domain's chain ends, in seconds since 1970",

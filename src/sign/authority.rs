@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use rustls_pki_types::CertificateDer;
 
+use super::ca_key::SharedKey;
 use super::key::PrivateKey;
+use super::slot::Slot;
 use super::{SignError, profile};
 use crate::decide::{AuthorityFacts, LeafProfile};
 use crate::x509::{Ca, Sha256, read_pem};
@@ -36,6 +38,8 @@ pub trait Authority: Send + Sync {
 pub struct Chain {
     /// The issuing CA.
     pub issuer: CertificateDer<'static>,
+    /// The intermediates above it, each signed by the next, without the root.
+    pub above: Vec<CertificateDer<'static>>,
     /// The certificates to trust.
     pub roots: Vec<CertificateDer<'static>>,
     /// `ca.crt`.
@@ -47,61 +51,43 @@ impl Chain {
     /// The chain of an issuing CA under a root, for a bundle that may trust other roots besides,
     /// and issuing CAs that are still trusted and sign no more.
     pub fn new(
-        issuer: (CertificateDer<'static>, &Ca),
+        issuing: &Slot,
         root: &Ca,
         bundle_pem: String,
         retiring: Vec<String>,
     ) -> Result<Self, SignError> {
         let facts = AuthorityFacts {
-            key_id: issuer.1.key_id.clone(),
-            issuer: issuer.1.fingerprint,
-            not_after: issuer.1.not_after.min(root.not_after),
+            key_id: issuing.ca.key_id.clone(),
+            issuer: issuing.ca.fingerprint,
+            not_after: issuing.ca.not_after.min(root.not_after),
             bundle: Sha256::of(bundle_pem.as_bytes()),
             retiring,
         };
         let roots = read_pem(bundle_pem.as_bytes())?;
-        Ok(Chain { issuer: issuer.0, roots, bundle_pem: bundle_pem.into(), facts })
+        let (issuer, above) = (issuing.certificate.clone(), issuing.above.clone());
+        Ok(Chain { issuer, above, roots, bundle_pem: bundle_pem.into(), facts })
+    }
+
+    /// What a peer is shown: the leaf, and all that stands above it but the root.
+    pub fn presented_with(&self, leaf: CertificateDer<'static>) -> Vec<CertificateDer<'static>> {
+        let mut presented = vec![leaf, self.issuer.clone()];
+        presented.extend(self.above.iter().cloned());
+        presented
     }
 }
 
-/// A CA whose key this program holds.
+/// A CA whose key signs at once: the program holds it.
 pub struct LocalAuthority {
     chain: Chain,
-    /// Set before anybody is told that another CA signs.
-    is_retired: AtomicBool,
-    issuer: rcgen::Issuer<'static, CaKey>,
-}
-
-/// The CA's key as rcgen's issuer owns it. It clears itself, which rcgen's own type does not.
-struct CaKey(PrivateKey);
-
-impl rcgen::PublicKeyData for CaKey {
-    fn der_bytes(&self) -> &[u8] {
-        self.0.pair().der_bytes()
-    }
-
-    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        rcgen::PublicKeyData::algorithm(self.0.pair())
-    }
-}
-
-impl rcgen::SigningKey for CaKey {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        self.0.pair().sign(message)
-    }
+    issuer: rcgen::Issuer<'static, SharedKey>,
 }
 
 impl LocalAuthority {
     /// Takes up a CA whose chain and key have been found to agree.
-    pub fn new(chain: Chain, key: PrivateKey) -> Result<Self, SignError> {
-        let issuer = rcgen::Issuer::from_ca_cert_der(&chain.issuer, CaKey(key))
+    pub fn new(chain: Chain, key: SharedKey) -> Result<Self, SignError> {
+        let issuer = rcgen::Issuer::from_ca_cert_der(&chain.issuer, key)
             .map_err(|error| SignError::Sign(error.to_string()))?;
-        Ok(LocalAuthority { chain, is_retired: AtomicBool::new(false), issuer })
-    }
-
-    /// Signs nothing from now on (rule 2).
-    pub fn retire(&self) {
-        self.is_retired.store(true, Ordering::SeqCst);
+        Ok(LocalAuthority { chain, issuer })
     }
 }
 
@@ -116,12 +102,51 @@ impl Authority for LocalAuthority {
         profile: &LeafProfile,
         key: &PrivateKey,
     ) -> Result<CertificateDer<'static>, SignError> {
-        if self.is_retired.load(Ordering::SeqCst) {
-            return Err(SignError::OtherAuthority);
-        }
         let certificate = profile::leaf(profile)?
             .signed_by(key.pair(), &self.issuer)
             .map_err(|error| SignError::Sign(error.to_string()))?;
         Ok(certificate.into())
+    }
+}
+
+/// An authority whose signing can be ended, while others still hold it.
+pub struct Retirable {
+    authority: Box<dyn Authority>,
+    /// Set before anybody is told that another CA signs.
+    is_retired: AtomicBool,
+}
+
+impl Retirable {
+    /// One that signs.
+    pub fn new(authority: Box<dyn Authority>) -> Self {
+        Retirable { authority, is_retired: AtomicBool::new(false) }
+    }
+
+    /// Signs nothing from now on (rule 2).
+    pub fn retire(&self) {
+        self.is_retired.store(true, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Authority for Retirable {
+    fn chain(&self) -> &Chain {
+        self.authority.chain()
+    }
+
+    async fn sign(
+        &self,
+        profile: &LeafProfile,
+        key: &PrivateKey,
+    ) -> Result<CertificateDer<'static>, SignError> {
+        if self.is_retired.load(Ordering::SeqCst) {
+            return Err(SignError::OtherAuthority);
+        }
+        let signed = self.authority.sign(profile, key).await?;
+        // An authority that is far away may have taken its time.
+        match self.is_retired.load(Ordering::SeqCst) {
+            true => Err(SignError::OtherAuthority),
+            false => Ok(signed),
+        }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::signature::EcdsaKeyPair;
 use base64::Engine;
 use rcgen::{KeyPair, PublicKeyData, RsaKeySize};
-use rustls_pki_types::PrivatePkcs8KeyDer;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::api::{CaKeyAlgorithm, KeyAlgorithm};
@@ -45,6 +47,39 @@ impl PrivateKey {
             CaKeyAlgorithm::Rsa3072 => KeyAlgorithm::Rsa3072,
             CaKeyAlgorithm::Rsa4096 => KeyAlgorithm::Rsa4096,
         })
+    }
+
+    /// Reads a key that somebody else made, in any of the three forms that OpenSSL writes
+    /// (PKCS#8, and those of RSA and of elliptic curves alone), and holds it as PKCS#8.
+    pub fn from_foreign_der(key: &PrivateKeyDer<'_>) -> Result<Self, KeyError> {
+        let read = |error: rcgen::Error| KeyError::Read(error.to_string());
+        let pair = KeyPair::try_from(key).map_err(read)?;
+        if matches!(key, PrivateKeyDer::Pkcs8(_)) {
+            return Ok(PrivateKey(pair));
+        }
+        let unreadable = |_| KeyError::Read("it is neither RSA nor ECDSA".to_owned());
+        let algorithm = rcgen::PublicKeyData::algorithm(&pair);
+        let pkcs8 = Zeroizing::new(match key {
+            PrivateKeyDer::Pkcs1(key) => {
+                let pair = aws_lc_rs::rsa::KeyPair::from_der(key.secret_pkcs1_der())
+                    .map_err(|error| KeyError::Read(error.to_string()))?;
+                AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).map_err(unreadable)?.as_ref().to_vec()
+            }
+            PrivateKeyDer::Sec1(key) => {
+                let curve = if *algorithm == rcgen::PKCS_ECDSA_P384_SHA384 {
+                    &aws_lc_rs::signature::ECDSA_P384_SHA384_ASN1_SIGNING
+                } else {
+                    &aws_lc_rs::signature::ECDSA_P256_SHA256_ASN1_SIGNING
+                };
+                let key = key.secret_sec1_der();
+                let pair = EcdsaKeyPair::from_private_key_der(curve, key)
+                    .map_err(|error| KeyError::Read(error.to_string()))?;
+                pair.to_pkcs8v1().map_err(unreadable)?.as_ref().to_vec()
+            }
+            _ => return Err(KeyError::Read("it is in a form that is not known".to_owned())),
+        });
+        let pkcs8 = PrivatePkcs8KeyDer::from(pkcs8.as_slice());
+        KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, algorithm).map(PrivateKey).map_err(read)
     }
 
     /// Reads a PKCS#8 key in PEM.

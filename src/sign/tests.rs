@@ -200,16 +200,18 @@ fn a_ca_secret_that_is_not_whole_is_refused_with_the_reason() {
         Slot::make(&domain("ECDSA-P256"), &order(crate::api::SlotKind::Root, 1), None, now())
             .unwrap();
     let pem = x509::write_pem([&root.certificate]);
-    let key = root.key.to_pem();
-    assert!(Slot::read(pem.as_bytes(), key.as_bytes()).is_ok());
+    let (_, key) = root.key.as_ref().unwrap().kept();
+    let key = std::str::from_utf8(&key).unwrap();
+    assert!(Slot::read(pem.as_bytes(), Some(key.as_bytes())).is_ok());
     let other = PrivateKey::generate_for_ca(CaKeyAlgorithm::EcdsaP256).unwrap().to_pem();
     for (sentence, certificate, key, part) in [
         ("a foreign key", pem.as_str(), other.as_str(), "not the certificate's"),
         ("no key", pem.as_str(), "", "cannot be read"),
-        ("no certificate", "", key.as_str(), "no certificate"),
-        ("a truncated certificate", &pem[..pem.len() / 2], key.as_str(), "PEM"),
+        ("no certificate", "", key, "no certificate"),
+        ("a truncated certificate", &pem[..pem.len() / 2], key, "PEM"),
     ] {
-        let said = Slot::read(certificate.as_bytes(), key.as_bytes()).unwrap_err().to_string();
+        let said =
+            Slot::read(certificate.as_bytes(), Some(key.as_bytes())).unwrap_err().to_string();
         assert!(said.contains(part), "{sentence}: {said}");
     }
 }

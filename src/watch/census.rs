@@ -229,7 +229,12 @@ mod tests {
         let blocked =
             Blocked { reason: crate::api::conditions::Reason::Preparing, message: String::new() };
         let domain = Domain::parse(&resource).unwrap();
-        domains.set(DomainState { domain, authority: Err(blocked), bundle: None });
+        domains.set(DomainState {
+            domain,
+            authority: Err(blocked),
+            is_available: true,
+            bundle: None,
+        });
         domains
     }
 

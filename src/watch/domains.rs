@@ -16,6 +16,9 @@ pub struct DomainState {
     pub domain: Domain,
     /// What signs, or why nothing does.
     pub authority: Result<Arc<dyn Authority>, Blocked>,
+    /// True if and only if the authority gives what it is to give. One that does not may go on
+    /// signing with the CA that it gave before.
+    pub is_available: bool,
     /// `ca.crt`, once it is published. It changes while nothing signs, too: a CA that takes the
     /// place of a lost one must come to be trusted before it can.
     pub bundle: Option<Arc<str>>,

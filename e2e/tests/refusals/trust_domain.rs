@@ -19,7 +19,27 @@ pub const REFUSED: &[Row] = &[
     (
         "an empty authority",
         "{domain: prod.example.com, authority: {}}",
-        "name exactly one authority: write selfSigned: {}",
+        "name exactly one authority: write selfSigned: {}, or secret: {name: ...}",
+    ),
+    (
+        "two authorities",
+        "{domain: d, authority: {selfSigned: {}, secret: {name: corporate-ca}}}",
+        "name exactly one authority",
+    ),
+    (
+        "a Secret without a name",
+        "{domain: d, authority: {secret: {}}}",
+        "spec.authority.secret.name: Required value",
+    ),
+    (
+        "a Secret's name that is none",
+        "{domain: d, authority: {secret: {name: Corporate/CA}}}",
+        "write a Secret's name: lower-case letters, digits, '-' and '.', such as corporate-ca",
+    ),
+    (
+        "a Secret of the operator's own",
+        "{domain: d, authority: {secret: {name: countersign-ca-prod-issuing-1}}}",
+        "Secrets whose names begin with countersign-ca- are the operator's own",
     ),
     (
         "a root CA of minutes",
@@ -131,6 +151,7 @@ pub const REFUSED: &[Row] = &[
 /// Each is within the rules.
 pub const ACCEPTED: &[(&str, &str)] = &[
     ("the shortest one", "{domain: prod.example.com, authority: {selfSigned: {}}}"),
+    ("a CA in a Secret", "{domain: prod.example.com, authority: {secret: {name: corporate-ca}}}"),
     (
         "everything at once",
         "domain: prod_1.example-2.com

@@ -4,25 +4,29 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Failure;
+use super::supply::Stocktaking;
 use crate::api::{SlotKind, SlotPhase, SlotStatus};
 use crate::apply;
 use crate::controller::Context;
 use crate::decide::slots::{ChainNames, SlotOrder, SlotSecret, bundle_of};
 use crate::identity::Domain;
 use crate::observe::slots::read;
-use crate::sign::{LocalAuthority, SignError, Slot};
+use crate::sign::{Chain, Retirable, SignError, Slot};
+use crate::source::{CaSource, Making};
 
 /// What is remembered of each trust domain's CAs.
 #[derive(Default)]
 pub struct SlotMemory(Mutex<HashMap<String, Remembered>>);
 
 #[derive(Default)]
-struct Remembered {
+pub(super) struct Remembered {
     /// The CA Secrets as they were last read, and their versions then, so that a turn that has
     /// nothing to do with them does not read keys again.
     read: Option<(BTreeMap<String, String>, Vec<SlotSecret>)>,
     /// What signs, and for which slots it was put together.
-    authority: Option<(Vec<SlotStatus>, Arc<LocalAuthority>)>,
+    authority: Option<(Vec<SlotStatus>, Arc<Retirable>)>,
+    /// What its authority last had to give.
+    pub(super) stock: Option<Stocktaking>,
 }
 
 /// The CA Secrets of a trust domain.
@@ -55,23 +59,21 @@ pub async fn found(context: &Context, domain: &Domain) -> Result<Vec<SlotSecret>
 }
 
 /// Makes the CA that was ordered, and keeps it.
-pub async fn make(context: &Context, domain: &Domain, order: &SlotOrder) -> Result<(), Failure> {
+pub async fn make(
+    context: &Context,
+    source: &dyn CaSource,
+    domain: &Domain,
+    order: &SlotOrder,
+) -> Result<(), Failure> {
     let namespace = &context.view.namespace;
     let parent = match &order.parent {
         None => None,
         Some(name) => Some(take(&mut slots(context, domain).await?, name)?),
     };
-    let (domain, order, clock) = (domain.clone(), order.clone(), context.clock);
-    // An RSA key takes seconds: not on a thread that others wait for.
-    let made = tokio::task::spawn_blocking(move || {
-        let made = Slot::make(&domain, &order, parent.as_ref(), clock());
-        made.map(|slot| (slot, domain, order))
-    });
-    let (slot, domain, order) =
-        made.await.map_err(|error| SignError::Sign(error.to_string()))??;
+    let slot = source.make(Making { domain, order, parent, now: (context.clock)() }).await?;
     tracing::info!(trust_domain = domain.name, secret = order.name, key_id = slot.ca.key_id,
-        until = %slot.ca.not_after, "a CA is made");
-    apply::slots::create(&context.client, namespace, &domain, &order, &slot).await?;
+        authority = domain.authority.kind().as_str(), until = %slot.ca.not_after, "a CA is taken up");
+    apply::slots::create(&context.client, namespace, domain, order, &slot).await?;
     context.slots.forget_read(&domain.name);
     Ok(())
 }
@@ -79,10 +81,11 @@ pub async fn make(context: &Context, domain: &Domain, order: &SlotOrder) -> Resu
 /// What signs: the CAs of these names, with the bundle of the recorded slots.
 pub async fn authority(
     context: &Context,
+    source: &dyn CaSource,
     domain: &Domain,
     names: &ChainNames,
     slots: &[SlotStatus],
-) -> Result<Arc<LocalAuthority>, Failure> {
+) -> Result<Arc<Retirable>, Failure> {
     if let Some(remembered) = context.slots.lock().get(&domain.name)
         && let Some((known, authority)) = &remembered.authority
         && known == slots
@@ -97,7 +100,8 @@ pub async fn authority(
         .filter(|slot| slot.kind == SlotKind::Issuing && slot.phase == SlotPhase::Retiring)
         .map(|slot| slot.key_id.clone())
         .collect();
-    let authority = Arc::new(issuing.into_authority(&root, bundle_of(slots), retiring)?);
+    let chain = Chain::new(&issuing, &root.ca, bundle_of(slots), retiring)?;
+    let authority = Arc::new(Retirable::new(source.authority(chain, issuing)?));
     let mut memory = context.slots.lock();
     let remembered = memory.entry(domain.name.clone()).or_default();
     let former = remembered.authority.replace((slots.to_vec(), authority.clone()));
@@ -145,7 +149,7 @@ impl SlotMemory {
     }
 
     /// Remembered CAs are whole between calls, whoever panicked.
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Remembered>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<String, Remembered>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

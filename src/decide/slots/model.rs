@@ -126,6 +126,7 @@ impl World {
         let plan = loop {
             let plan = decide(&SlotSituation {
                 domain: &domain,
+                supply: &Supply::Made,
                 found: &self.found,
                 recorded: &self.recorded,
                 rotation: self.rotation.as_ref(),

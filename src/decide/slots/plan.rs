@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Blocked, FoundCa, Reach, SlotOrder, SlotPlan, SlotSecret, SlotSituation};
+use super::{Blocked, FoundCa, Reach, SlotOrder, SlotPlan, SlotSecret, SlotSituation, Supply};
 use crate::api::conditions::Reason;
 use crate::api::{RotationStatus, SlotKind, SlotPhase, SlotStatus};
 use crate::decide::schedule::{BACKDATE, saturating_add, saturating_sub, whole_seconds};
@@ -53,7 +53,8 @@ impl<'a> Work<'a> {
             .into_iter()
             .filter(|slot| {
                 slot.phase != SlotPhase::Prepared
-                    || (work.sound(slot).is_ok() && !distrust.contains(&slot.key_id))
+                    || (!distrust.contains(&slot.key_id)
+                        && work.sound(slot).is_ok_and(|found| work.is_still_wanted(slot, found)))
             })
             .collect();
         // An issuing CA whose root was lost before it signed is lost with it.
@@ -139,7 +140,9 @@ impl<'a> Work<'a> {
 
     /// True if and only if such a CA is what comes next.
     fn fits(&self, kind: SlotKind, found: &FoundCa) -> bool {
-        if self.situation.domain.ca.distrust.contains(&found.ca.key_id) {
+        if self.situation.domain.ca.distrust.contains(&found.ca.key_id)
+            || !self.is_supplied(kind, found)
+        {
             return false;
         }
         match kind {
@@ -179,12 +182,12 @@ impl<'a> Work<'a> {
         self.is_due(SlotKind::Issuing, ca.at_least.issuing, ca.issuing_life.as_duration())
     }
 
-    /// There is none, a newer one is asked for, it is distrusted, or a third of its life is left.
+    /// There is none, a newer one is asked for, it is distrusted, or its time has come.
     fn is_due(&self, kind: SlotKind, at_least: Option<u32>, life: SignedDuration) -> bool {
         let Some(active) = self.phase(kind, SlotPhase::Active) else { return true };
         at_least.is_some_and(|least| least > active.number)
             || self.is_distrusted(active)
-            || self.now >= saturating_sub(active.not_after.0, third(self.life_of(active, life)))
+            || self.is_outdated(active, life)
     }
 
     /// The life that a CA was made with; where its Secret cannot tell, the one it would get now.
@@ -215,6 +218,9 @@ impl<'a> Work<'a> {
     /// The next CA that has to be made.
     fn missing(&self) -> Option<SlotOrder> {
         let domain = self.situation.domain;
+        if *self.situation.supply == Supply::Missing {
+            return None;
+        }
         if self.wants_root() && self.phase(SlotKind::Root, SlotPhase::Prepared).is_none() {
             return Some(self.order(SlotKind::Root, domain.ca.root_life, None));
         }
@@ -357,9 +363,17 @@ impl<'a> Work<'a> {
         };
         let now = self.now;
         self.slots.retain(|slot| slot.kind == SlotKind::Root || !over(slot, now));
-        // A root stays as long as an issuing CA under it is recorded.
-        let parents: Vec<String> = self.slots.iter().filter_map(|s| s.signed_by.clone()).collect();
-        self.slots.retain(|slot| !over(slot, now) || parents.contains(&slot.key_id));
+        // A root stays as long as an issuing CA under it is recorded. One key may stand in two
+        // roots, if an authority had it certified anew: the newer is enough.
+        let mut parents: Vec<(String, u32)> = Vec::new();
+        for key_id in self.slots.iter().filter_map(|slot| slot.signed_by.clone()) {
+            let of_key = self.slots.iter().filter(|slot| slot.key_id == key_id);
+            let newest = of_key.map(|slot| slot.number).max();
+            parents.extend(newest.map(|number| (key_id, number)));
+        }
+        self.slots.retain(|slot| {
+            !over(slot, now) || parents.contains(&(slot.key_id.clone(), slot.number))
+        });
     }
 }
 

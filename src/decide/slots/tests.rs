@@ -45,8 +45,12 @@ pub fn secret(kind: SlotKind, number: u32, parent: Option<u32>, made: Timestamp)
         public_key: Sha256::of(key_id.as_bytes()),
         key_id: key_id.clone(),
     };
-    let content =
-        FoundCa { ca, certificate_pem: format!("{key_id}\n"), signed_by: Some(signed_by) };
+    let content = FoundCa {
+        ca,
+        certificate_pem: format!("{key_id}\n"),
+        origin: AuthorityKind::SelfSigned,
+        signed_by: Some(signed_by),
+    };
     SlotSecret {
         name: SlotOrder::name_of("prod", kind, number),
         kind,
@@ -105,6 +109,7 @@ impl Story {
     fn decide(&self) -> SlotPlan {
         decide(&SlotSituation {
             domain: &self.domain,
+            supply: &Supply::Made,
             found: &self.found,
             recorded: &self.recorded,
             rotation: self.rotation.as_ref(),
