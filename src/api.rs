@@ -15,7 +15,7 @@ pub use agent_identity::{
     DeletionPolicy, DeliveryMode, DeliverySpec, ExtraFormat, KeyAlgorithm, LastFailure, PodsStatus,
     SecretTemplate,
 };
-pub use authority::{AuthoritySpec, SecretAuthority, SelfSigned};
+pub use authority::{AuthoritySpec, PinReference, Pkcs11Authority, SecretAuthority, SelfSigned};
 pub use trust_domain::{
     BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, IdentitiesSpec, IdentitiesStatus,
     RotationStatus, SlotKind, SlotNumbers, SlotPhase, SlotStatus, TrustDomain, TrustDomainSpec,

@@ -23,7 +23,7 @@ use kube::api::ObjectMeta;
 use crate::api::names::{LABEL_VALUE_MAX, PREFIX, default_secret_name};
 use crate::api::{AgentIdentity, DeletionPolicy, ExtraFormat, KeyAlgorithm};
 
-pub use authority::{AuthorityError, AuthorityKind, AuthoritySource};
+pub use authority::{AuthorityError, AuthorityKind, AuthoritySource, TokenAddress};
 pub use domain::{Domain, DomainError, Refusal};
 pub use lifetime::{Lifetime, LifetimeError};
 pub use selector::{PodSelector, SelectorError};

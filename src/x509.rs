@@ -130,6 +130,13 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// A certificate's public key, a SubjectPublicKeyInfo in DER.
+pub fn public_key_info(der: &CertificateDer<'_>) -> Result<Vec<u8>, X509Error> {
+    let (_, certificate) = X509Certificate::from_der(der)
+        .map_err(|error| X509Error::Certificate(error.to_string()))?;
+    Ok(certificate.public_key().raw.to_vec())
+}
+
 /// Every certificate of a PEM text, at least one.
 pub fn read_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, X509Error> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use countersign::api::CaKeyAlgorithm;
-use countersign::sign::token::{KeyId, Pin, Token, TokenAddress, TokenError, TokenKey};
+use countersign::identity::TokenAddress;
+use countersign::sign::token::{KeyId, Pin, Token, TokenError, TokenKey};
 use rcgen::{PublicKeyData, SigningKey};
 
 /// Which token.

@@ -70,6 +70,8 @@ pub enum Reason {
     AuthorityUnavailable,
     /// The authority has a CA that cannot be used; the message says why.
     CaRefused,
+    /// The token with the CA's keys is there, and does not do what it is asked.
+    TokenRefused,
 
     // TrustDomain, Default
     /// Identities that name no trust domain belong to this one.
@@ -123,6 +125,7 @@ impl Reason {
             Reason::CaExpired => "CAExpired",
             Reason::AuthorityUnavailable => "AuthorityUnavailable",
             Reason::CaRefused => "CARefused",
+            Reason::TokenRefused => "TokenRefused",
             Reason::IsDefault => "IsDefault",
             Reason::Publishing => "Publishing",
             Reason::Soaking => "Soaking",

@@ -12,6 +12,7 @@
 //! Everything here blocks, for microseconds (SoftHSM) or for seconds (a TPM that makes an RSA
 //! key): call it on a thread that nobody waits for.
 
+mod authority;
 mod error;
 mod key;
 mod module;
@@ -27,13 +28,15 @@ use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 
 use crate::api::CaKeyAlgorithm;
+use crate::identity::TokenAddress;
 use crate::x509::{Sha256, hex};
 use module::Module;
 
+pub use authority::{TokenAuthority, blocking};
 pub use error::TokenError;
 pub use key::TokenKey;
 pub use pin::{Pin, PinError};
-pub use reference::{KeyReference, ReferenceError, TokenAddress};
+pub use reference::{KeyReference, ReferenceError};
 
 /// A token, and the PIN that opens it.
 #[derive(Clone)]

@@ -11,20 +11,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use kube::Client;
-use rustls_pki_types::CertificateDer;
 
 use super::{CaSource, Making, SourceError, Unavailable};
 use crate::api::conditions::Reason;
-use crate::decide::LeafProfile;
 use crate::decide::slots::Supply;
-use crate::identity::Domain;
-use crate::sign::token::{KeyId, KeyReference, Pin, Token, TokenAddress, TokenError, TokenKey};
-use crate::sign::{Authority, Chain, PrivateKey, SharedKey, SignError, Slot, profile};
+use crate::identity::{Domain, TokenAddress};
+use crate::sign::token::{KeyId, KeyReference, Pin, Token, TokenError, TokenKey, blocking};
+use crate::sign::{Authority, Chain, SharedKey, SignError, Slot};
 use crate::wire::{self, WireError};
 
-/// A signature is made within milliseconds, or within seconds where others wait before it. Whoever
-/// waits longer is better off with an error that says so.
-const SIGNING: Duration = Duration::from_secs(60);
+/// A look at a token takes milliseconds, or seconds where others wait before it.
+const LOOKING: Duration = Duration::from_secs(60);
 /// A key may take minutes: a small token makes an RSA key by trial.
 const MAKING: Duration = Duration::from_secs(300);
 
@@ -72,14 +69,15 @@ impl CaSource for Pkcs11Source {
             token.check()?;
             signer.map_or(Ok(()), |signer| signer.find())
         };
-        blocking(&self.address.label, SIGNING, look).await.map_err(Pkcs11Error::from)?;
+        blocking(&self.address.label, LOOKING, look).await.map_err(Pkcs11Error::from)?;
         Ok(Supply::Made)
     }
 
     async fn make(&self, making: Making<'_>) -> Result<Slot, SourceError> {
         let Making { domain, order, parent, now } = making;
         let unavailable = |error: Pkcs11Error| SourceError::Unavailable(error.to_string());
-        let token = open(&self.client, &self.namespace, &self.address).await.map_err(unavailable)?;
+        let token =
+            open(&self.client, &self.namespace, &self.address).await.map_err(unavailable)?;
         let (domain, order) = (domain.clone(), order.clone());
         let making = move || {
             let id = KeyId::of(&domain.uid, &order.name);
@@ -91,14 +89,8 @@ impl CaSource for Pkcs11Source {
     }
 
     fn authority(&self, chain: Chain, issuing: Slot) -> Result<Box<dyn Authority>, SignError> {
-        match issuing.token_key()? {
-            Some(key) => {
-                *self.signer() = Some(key.clone());
-                Ok(Box::new(TokenAuthority::new(chain, key)?))
-            }
-            // It came from another kind of authority, and signs until the first of this one does.
-            None => super::local(chain, issuing),
-        }
+        *self.signer() = issuing.key.as_ref().and_then(SharedKey::in_token).cloned();
+        super::signing_with(chain, issuing)
     }
 
     fn is_asked_for_every_leaf(&self) -> bool {
@@ -118,8 +110,13 @@ pub async fn destroy(
 ) -> Result<(), Pkcs11Error> {
     let token = open(client, namespace, &reference.token).await?;
     let id = reference.id.clone();
-    let count = blocking(&reference.token.label, SIGNING, move || token.destroy_key(&id)).await?;
-    tracing::info!(token = reference.token.label, key = reference.name, count, "destroyed in the token");
+    let count = blocking(&reference.token.label, LOOKING, move || token.destroy_key(&id)).await?;
+    tracing::info!(
+        token = reference.token.label,
+        key = reference.name,
+        count,
+        "destroyed in the token"
+    );
     Ok(())
 }
 
@@ -139,62 +136,7 @@ async fn open(
     let pin = Pin::read(pin).map_err(|error| wrong(error.to_string()))?;
     let address = address.clone();
     let label = address.label.clone();
-    Ok(blocking(&label, SIGNING, move || Token::new(address, pin)).await?)
-}
-
-/// Does what blocks on a thread for that, and does not wait for ever. What was given up goes on,
-/// and holds one of the token's sessions, of which there are few: no more threads hang than that.
-async fn blocking<T: Send + 'static>(
-    label: &str,
-    patience: Duration,
-    work: impl FnOnce() -> Result<T, TokenError> + Send + 'static,
-) -> Result<T, TokenError> {
-    let label = || label.to_owned();
-    match tokio::time::timeout(patience, tokio::task::spawn_blocking(work)).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(panic)) => Err(TokenError::Gone { label: label(), why: panic.to_string() }),
-        Err(_) => Err(TokenError::Busy { label: label(), seconds: patience.as_secs() }),
-    }
-}
-
-/// An issuing CA whose key is in a token.
-struct TokenAuthority {
-    chain: Chain,
-    key: TokenKey,
-    issuer: std::sync::Arc<rcgen::Issuer<'static, TokenKey>>,
-}
-
-impl TokenAuthority {
-    fn new(chain: Chain, key: TokenKey) -> Result<Self, SignError> {
-        let issuer = rcgen::Issuer::from_ca_cert_der(&chain.issuer, key.clone())
-            .map_err(|error| SignError::Sign(error.to_string()))?;
-        Ok(TokenAuthority { chain, key, issuer: std::sync::Arc::new(issuer) })
-    }
-}
-
-#[async_trait]
-impl Authority for TokenAuthority {
-    fn chain(&self) -> &Chain {
-        &self.chain
-    }
-
-    async fn sign(
-        &self,
-        profile: &LeafProfile,
-        key: &PrivateKey,
-    ) -> Result<CertificateDer<'static>, SignError> {
-        let params = profile::leaf(profile)?;
-        let public = key.public_key_info()?;
-        let (issuer, signer) = (self.issuer.clone(), self.key.clone());
-        let sign = move || {
-            params.signed_by(&public, &*issuer).map_err(|error| {
-                let label = signer.reference().token.label.clone();
-                signer.failure().unwrap_or(TokenError::Refused { label, why: error.to_string() })
-            })
-        };
-        let label = &self.key.reference().token.label;
-        Ok(blocking(label, SIGNING, sign).await?.into())
-    }
+    Ok(blocking(&label, LOOKING, move || Token::new(address, pin)).await?)
 }
 
 impl From<Pkcs11Error> for Unavailable {

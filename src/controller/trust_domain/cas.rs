@@ -11,8 +11,8 @@ use crate::controller::Context;
 use crate::decide::slots::{ChainNames, SlotOrder, SlotSecret, bundle_of};
 use crate::identity::Domain;
 use crate::observe::slots::read;
-use crate::sign::{Chain, Retirable, SignError, Slot};
-use crate::source::{CaSource, Making};
+use crate::sign::{Chain, Retirable, SharedKey, SignError, Slot};
+use crate::source::{self, CaSource, Making, SourceError};
 
 /// What is remembered of each trust domain's CAs.
 #[derive(Default)]
@@ -109,6 +109,20 @@ pub async fn authority(
         former.retire();
     }
     Ok(authority)
+}
+
+/// Destroys a CA that nothing needs any more: its key where that is elsewhere, and then its Secret,
+/// which alone tells of the key.
+pub async fn destroy(context: &Context, domain: &Domain, name: &str) -> Result<(), Failure> {
+    let (client, namespace) = (&context.client, &context.view.namespace);
+    let slot = slots(context, domain).await?.remove(name);
+    let key = slot.and_then(|slot| slot.key);
+    if let Some(key) = key.as_ref().and_then(SharedKey::in_token) {
+        source::pkcs11::destroy(client, namespace, key.reference())
+            .await
+            .map_err(|error| SourceError::Unavailable(error.to_string()))?;
+    }
+    Ok(apply::slots::destroy(client, namespace, name).await?)
 }
 
 /// The CAs with their keys, by the names of their Secrets.

@@ -8,11 +8,15 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 use rcgen::PublicKeyData;
+use zeroize::Zeroizing;
 
 use super::error::{Fault, TokenError};
 use super::module::{Epoch, Module};
-use super::{KeyId, KeyReference, TokenAddress, objects};
+use super::{KeyId, KeyReference, objects};
 use crate::api::CaKeyAlgorithm;
+use crate::api::names::KEY_URI;
+use crate::identity::TokenAddress;
+use crate::sign::CaKey;
 
 /// A private key that stays in its token.
 ///
@@ -181,6 +185,16 @@ impl rcgen::PublicKeyData for TokenKey {
 impl rcgen::SigningKey for TokenKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
         TokenKey::sign(self, message).map_err(|_| rcgen::Error::RemoteKeyError)
+    }
+}
+
+impl CaKey for TokenKey {
+    fn kept(&self) -> (&'static str, Zeroizing<Vec<u8>>) {
+        (KEY_URI, Zeroizing::new(self.reference.to_string().into_bytes()))
+    }
+
+    fn in_token(&self) -> Option<&TokenKey> {
+        Some(self)
     }
 }
 

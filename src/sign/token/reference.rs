@@ -4,19 +4,7 @@ use std::fmt::{self, Write};
 use std::path::PathBuf;
 
 use super::KeyId;
-
-/// Where a token is, and who knows its PIN.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenAddress {
-    /// The PKCS#11 module, a library.
-    pub module: PathBuf,
-    /// The token's label.
-    pub label: String,
-    /// The Secret of the operator's namespace that holds the PIN.
-    pub pin_secret: String,
-    /// The file in that Secret.
-    pub pin_key: String,
-}
+use crate::identity::TokenAddress;
 
 /// Where a key is.
 #[derive(Clone, Debug, PartialEq, Eq)]
