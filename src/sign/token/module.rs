@@ -337,6 +337,7 @@ impl Visit<'_> {
             Err(fault) => {
                 seat.open = seat.open.saturating_sub(1);
                 if is_refusal(fault) {
+                    tracing::warn!(token = self.label, "the PIN is refused, and not tried again");
                     seat.refused.push(self.pin.clone());
                 }
             }
