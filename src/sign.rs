@@ -7,6 +7,7 @@ pub mod ca_key;
 pub mod forge;
 pub mod formats;
 pub mod import;
+pub mod issuer_name;
 pub mod key;
 pub mod profile;
 pub mod slot;

@@ -211,6 +211,11 @@ pub fn read_ca(der: &CertificateDer<'_>) -> Result<Ca, X509Error> {
     })
 }
 
+/// A certificate's subject, as it stands there.
+pub fn subject_der(der: &CertificateDer<'_>) -> Result<Vec<u8>, X509Error> {
+    Ok(parse(der)?.subject().as_raw().to_vec())
+}
+
 /// True if and only if the first certificate was signed with the key of the second.
 pub fn is_signed_by(certificate: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> bool {
     let (Ok(certificate), Ok(issuer)) = (parse(certificate), parse(issuer)) else {

@@ -24,6 +24,13 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
     if (result == 0 && clock == CLOCK_REALTIME && offset) now->tv_sec += atol(offset);
     return result;
 }
+
+time_t time(time_t *result) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (result) *result = now.tv_sec;
+    return now.tv_sec;
+}
 "#;
 
 /// Has the clock of `command` go ahead by this many seconds, or behind.

@@ -81,9 +81,15 @@ impl Delivered {
 
     /// Judges everything that holds for every leaf of ours.
     pub fn judge(&self, spiffe_id: &str) -> Leaf {
+        self.judge_under(spiffe_id, 1)
+    }
+
+    /// The same for a leaf under this many CAs beside the root.
+    pub fn judge_under(&self, spiffe_id: &str, authorities: usize) -> Leaf {
         let leaf = self.leaf();
         assert_eq!(leaf.uris, [spiffe_id], "an X.509-SVID has exactly one URI SAN");
-        assert_eq!(self.chain.len(), 2, "tls.crt is the leaf, then the issuing CA");
+        let count = self.chain.len() - 1;
+        assert_eq!(count, authorities, "tls.crt is the leaf, then each CA but the root");
         self.judge_profile();
         self.judge_key();
         // Now, and by the clock of a peer that is a minute behind.

@@ -66,7 +66,14 @@ impl HardwareToken {
         for name in ["state", "store"] {
             std::fs::create_dir(folder.join(name)).expect("a scratch folder is writable");
         }
-        let (port, control) = (workspace::free_port(), workspace::free_port());
+        // tpm2-pkcs11 knows one port, and looks for the control port right after it.
+        let port = loop {
+            let port = workspace::free_port();
+            if std::net::TcpListener::bind(("127.0.0.1", port.saturating_add(1))).is_ok() {
+                break port;
+            }
+        };
+        let control = port + 1;
         let mut command = Command::new("swtpm");
         command
             .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])

@@ -21,6 +21,8 @@
 mod conclusion;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod offers;
 mod plan;
 mod supply;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use rustls_pki_types::CertificateDer;
 
 use super::ca_key::SharedKey;
+use super::issuer_name::ExactIssuer;
 use super::key::PrivateKey;
 use super::slot::Slot;
 use super::{SignError, profile};
@@ -79,14 +80,13 @@ impl Chain {
 /// A CA whose key signs at once: the program holds it.
 pub struct LocalAuthority {
     chain: Chain,
-    issuer: rcgen::Issuer<'static, SharedKey>,
+    issuer: ExactIssuer,
 }
 
 impl LocalAuthority {
     /// Takes up a CA whose chain and key have been found to agree.
     pub fn new(chain: Chain, key: SharedKey) -> Result<Self, SignError> {
-        let issuer = rcgen::Issuer::from_ca_cert_der(&chain.issuer, key)
-            .map_err(|error| SignError::Sign(error.to_string()))?;
+        let issuer = ExactIssuer::new(&chain.issuer, key)?;
         Ok(LocalAuthority { chain, issuer })
     }
 }
@@ -102,10 +102,7 @@ impl Authority for LocalAuthority {
         profile: &LeafProfile,
         key: &PrivateKey,
     ) -> Result<CertificateDer<'static>, SignError> {
-        let certificate = profile::leaf(profile)?
-            .signed_by(key.pair(), &self.issuer)
-            .map_err(|error| SignError::Sign(error.to_string()))?;
-        Ok(certificate.into())
+        Ok(self.issuer.sign(profile::leaf(profile)?, key.pair())?.into())
     }
 }
 

@@ -43,6 +43,8 @@ pub enum Refusal {
     NoKey,
     #[error("tls.key holds {0} private keys: put the issuing CA's there and no other")]
     ManyKeys(usize),
+    #[error("tls.key is not the key of the issuing CA: put that CA's key there")]
+    OtherKey,
     #[error("tls.key: {0}")]
     Key(#[from] KeyError),
     #[error(
@@ -71,9 +73,8 @@ impl Imported {
         domain: &Domain,
         now: Timestamp,
     ) -> Result<Self, Refusal> {
-        let key = read_key(files)?;
         let (chain, root) = read_chain(files)?;
-        let candidate = Candidate { chain: &chain, root: &root, key: key.public_key() };
+        let candidate = Candidate { chain: &chain, root: &root };
         issuer::judge(
             &candidate,
             &Purpose {
@@ -84,6 +85,11 @@ impl Imported {
             },
         )?;
         let root = Slot::new(vec![root], None)?;
+        // Last, since a key that is too weak cannot even be read.
+        let key = read_key(files)?;
+        if x509::read_ca(&chain[0]).map_err(SignError::from)?.public_key != key.public_key() {
+            return Err(Refusal::OtherKey);
+        }
         let issuing = Slot::new(chain, Some(SharedKey::new(key)))?;
         let imported = Imported { root, issuing };
         imported.try_out(domain, now).await?;
@@ -161,6 +167,9 @@ fn read_chain(
         x509::read_pem(bytes).map_err(|error| Refusal::Certificates(name, error))
     };
     let mut chain = read(TLS_CRT, files.get(TLS_CRT).ok_or(Refusal::Missing(TLS_CRT))?)?;
+    for (position, certificate) in chain.iter().enumerate() {
+        issuer::judge_signature(Place::Chain(position + 1), certificate)?;
+    }
     for (position, pair) in chain.windows(2).enumerate() {
         if !x509::is_signed_by(&pair[0], &pair[1]) {
             let (below, above) = (Place::Chain(position + 1), Place::Chain(position + 2));
@@ -180,6 +189,9 @@ fn read_chain(
         Some(bytes) => read(CA_CRT, bytes)?,
         None => Vec::new(),
     };
+    for root in others.iter().filter(|certificate| issuer::names_itself(certificate)) {
+        issuer::judge_signature(Place::Root, root)?;
+    }
     let signed_top = |root: &&CertificateDer<'static>| x509::is_signed_by(top, root);
     let mut roots = others.iter().filter(|certificate| issuer::is_self_signed(certificate));
     match roots.find(signed_top) {

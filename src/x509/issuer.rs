@@ -13,7 +13,7 @@ use x509_parser::extensions::{GeneralName, GeneralSubtree, ParsedExtension};
 use x509_parser::oid_registry as oid;
 use x509_parser::public_key::PublicKey;
 
-use super::{Sha256, is_signed_by, parse, timestamp};
+use super::{is_signed_by, parse, timestamp};
 
 /// A chain of CAs that is to be judged.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +22,6 @@ pub struct Candidate<'a> {
     pub chain: &'a [CertificateDer<'static>],
     /// What peers are to trust.
     pub root: &'a CertificateDer<'static>,
-    /// SHA-256 of the public key that belongs to the private key.
-    pub key: Sha256,
 }
 
 /// What it is needed for.
@@ -51,8 +49,6 @@ pub enum Place {
 pub enum Flaw {
     #[error("{0} cannot be read: {1}")]
     Unreadable(Place, String),
-    #[error("the private key is not that of {0}: put the key of that CA there")]
-    OtherKey(Place),
     #[error("{0} is not a CA (basicConstraints does not say CA:TRUE): put a CA certificate there")]
     NotCa(Place),
     #[error("{0} may not sign certificates (its key usage lacks keyCertSign)")]
@@ -114,9 +110,6 @@ pub fn judge(candidate: &Candidate<'_>, purpose: &Purpose<'_>) -> Result<(), Fla
         let certificate = parse(der).map_err(|error| Flaw::Unreadable(place, error.to_string()))?;
         read.push((place, der, certificate));
     }
-    if Sha256::of(read[0].2.public_key().raw) != candidate.key {
-        return Err(Flaw::OtherKey(read[0].0));
-    }
     for (below, (place, _, certificate)) in read.iter().enumerate() {
         is_ca(*place, certificate, below)?;
         is_strong(*place, certificate)?;
@@ -131,11 +124,24 @@ pub fn judge(candidate: &Candidate<'_>, purpose: &Purpose<'_>) -> Result<(), Fla
     Ok(())
 }
 
+/// Refuses a signature that no verifier takes, ours included: asked whether it is right, all of
+/// them say no.
+pub fn judge_signature(place: Place, der: &CertificateDer<'_>) -> Result<(), Flaw> {
+    match parse(der).ok().as_ref().and_then(weak_signature) {
+        Some(algorithm) => Err(Flaw::WeakSignature { place, algorithm }),
+        None => Ok(()),
+    }
+}
+
+/// True if and only if a certificate says that it was signed with its own key.
+pub fn names_itself(der: &CertificateDer<'_>) -> bool {
+    parse(der).is_ok_and(|certificate| certificate.subject() == certificate.issuer())
+}
+
 /// True if and only if a certificate is signed with its own key: it can be a trust anchor for
 /// verifiers that accept no other (OpenSSL, by default).
 pub fn is_self_signed(der: &CertificateDer<'_>) -> bool {
-    parse(der).is_ok_and(|certificate| certificate.subject() == certificate.issuer())
-        && is_signed_by(der, der)
+    names_itself(der) && is_signed_by(der, der)
 }
 
 /// `below` is how many CAs there are between it and a leaf.
@@ -179,11 +185,7 @@ fn is_strong(place: Place, certificate: &X509Certificate<'_>) -> Result<(), Flaw
             _ => return weak(format!("of the algorithm {algorithm}")),
         }
     }
-    // Nobody looks at a root's own signature.
-    match weak_signature(certificate).filter(|_| place != Place::Root) {
-        Some(algorithm) => Err(Flaw::WeakSignature { place, algorithm }),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 fn name_of_curve(curve: &oid::Oid<'_>) -> String {

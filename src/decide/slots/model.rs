@@ -8,7 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::tests::{domain, now, secret};
+use super::offers::{made, offered, secret_authority};
+use super::tests::{domain, now};
 use super::*;
 use crate::api::SlotPhase;
 
@@ -34,6 +35,12 @@ enum Op {
     Rotate(SlotKind),
     /// A CA Secret that signs nothing yet, or nothing any more, is deleted by hand.
     Lose(usize),
+    /// An authority with CAs of its own puts another in the place of one.
+    Offer(SlotKind),
+    /// It can or cannot be asked.
+    Withhold(bool),
+    /// The CAs come from such an authority, or the operator makes them.
+    Kind(bool),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -45,6 +52,16 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..AGENTS, any::<bool>()).prop_map(|(agent, up)| Op::Reachable(agent, up)),
         1 => prop_oneof![Just(SlotKind::Root), Just(SlotKind::Issuing)].prop_map(Op::Rotate),
         1 => (0usize..8).prop_map(Op::Lose),
+    ]
+}
+
+/// The same, with an authority that has CAs of its own.
+fn op_with_offers() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        12 => op(),
+        1 => prop_oneof![Just(SlotKind::Root), Just(SlotKind::Issuing)].prop_map(Op::Offer),
+        1 => any::<bool>().prop_map(Op::Withhold),
+        1 => any::<bool>().prop_map(Op::Kind),
     ]
 }
 
@@ -74,6 +91,10 @@ struct World {
     agents: Vec<Agent>,
     /// What signs in the operator's memory: (root, issuing, end). Gone after a crash.
     authority: Option<(String, String, Timestamp)>,
+    /// The root and the issuing CA that an authority offers, by numbers of its own.
+    offer: (u32, u32),
+    is_offered: bool,
+    is_withheld: bool,
     checks: usize,
 }
 
@@ -99,12 +120,28 @@ impl World {
             published: BTreeSet::new(),
             agents: (0..AGENTS).map(|_| agent()).collect(),
             authority: None,
+            offer: (1, 1),
+            is_offered: false,
+            is_withheld: false,
             checks: 0,
         }
     }
 
+    fn supply(&self) -> Supply {
+        match (self.is_offered, self.is_withheld) {
+            (false, _) => Supply::Made,
+            (true, false) => offered(self.offer.0, self.offer.1),
+            (true, true) => Supply::Missing,
+        }
+    }
+
     fn domain(&self) -> Domain {
-        domain(json!({"atLeast": {"root": self.at_least.0, "issuing": self.at_least.1}}))
+        let at_least = json!({"root": self.at_least.0, "issuing": self.at_least.1});
+        let mut domain = domain(json!({"atLeast": at_least}));
+        if self.is_offered {
+            domain.authority = secret_authority();
+        }
+        domain
     }
 
     /// The operator's turn, write by write as the controller does them. None where it died.
@@ -123,10 +160,11 @@ impl World {
             .map(|(number, _)| format!("Secret {number}"))
             .collect();
         let reach = Reach { targets: AGENTS as u32, unreached };
+        let supply = self.supply();
         let plan = loop {
             let plan = decide(&SlotSituation {
                 domain: &domain,
-                supply: &Supply::Made,
+                supply: &supply,
                 found: &self.found,
                 recorded: &self.recorded,
                 rotation: self.rotation.as_ref(),
@@ -134,12 +172,15 @@ impl World {
                 now: self.now,
             });
             let Some(order) = plan.create else { break plan };
-            assert!(self.found.len() < 12, "CAs are made without end: {:#?}", self.recorded);
+            let most = 12 + 3 * (self.offer.0 + self.offer.1) as usize;
+            assert!(self.found.len() < most, "CAs are made without end: {:#?}", self.recorded);
             budget.spend()?;
             let number_of = |name: &String| SlotOrder::number_of("prod", SlotKind::Root, name);
             let parent = order.parent.as_ref().and_then(number_of);
-            let mut made = secret(order.kind, order.number, parent, self.now);
-            self.clamp(&mut made, parent);
+            let mut made = made(&supply, &order, self.now);
+            if supply == Supply::Made {
+                self.clamp(&mut made, parent);
+            }
             assert!(self.found.iter().all(|found| found.name != made.name), "never overwritten");
             self.found.push(made);
         };
@@ -282,6 +323,12 @@ impl World {
                     SlotKind::Issuing => self.at_least.1 = newest(*kind).unwrap_or_default() + 1,
                 }
             }
+            Op::Offer(kind) => match kind {
+                SlotKind::Root => self.offer = (self.offer.0 + 1, self.offer.1 + 1),
+                SlotKind::Issuing => self.offer.1 += 1,
+            },
+            Op::Withhold(is_withheld) => self.is_withheld = *is_withheld,
+            Op::Kind(is_offered) => self.is_offered = *is_offered,
             Op::Lose(which) => {
                 let idle: Vec<String> = self
                     .recorded
@@ -317,20 +364,35 @@ fn cases() -> u32 {
 /// itself reads, sets another number.
 const HISTORIES: u32 = 2000;
 
+fn judge(ops: &[Op]) {
+    let mut world = World::new();
+    for op in ops {
+        world.play(op);
+        world.check(op);
+        let mut active = BTreeMap::<&str, usize>::new();
+        for slot in world.recorded.iter().filter(|slot| slot.phase == SlotPhase::Active) {
+            *active
+                .entry(if slot.kind == SlotKind::Root { "root" } else { "issuing" })
+                .or_default() += 1;
+        }
+        assert!(active.values().all(|count| *count == 1), "{active:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn any_two_agents_verify_each_other_at_every_moment(ops in proptest::collection::vec(op(), 20..150)) {
-        let mut world = World::new();
-        for op in &ops {
-            world.play(op);
-            world.check(op);
-            let mut active = BTreeMap::<&str, usize>::new();
-            for slot in world.recorded.iter().filter(|slot| slot.phase == SlotPhase::Active) {
-                *active.entry(if slot.kind == SlotKind::Root { "root" } else { "issuing" }).or_default() += 1;
-            }
-            prop_assert!(active.values().all(|count| *count == 1), "{active:?}");
-        }
+        judge(&ops);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases() / 4, ..ProptestConfig::default() })]
+
+    #[test]
+    fn and_so_they_do_where_an_authority_has_cas_of_its_own(ops in proptest::collection::vec(op_with_offers(), 20..150)) {
+        judge(&ops);
     }
 }

@@ -75,17 +75,18 @@ fn issuing(number: u32, root: u32) -> SlotSecret {
 }
 
 /// Decides again and again until nothing changes but time.
-struct Story {
-    domain: Domain,
-    found: Vec<SlotSecret>,
-    recorded: Vec<SlotStatus>,
-    rotation: Option<RotationStatus>,
-    reach: Reach,
-    now: Timestamp,
+pub struct Story {
+    pub domain: Domain,
+    pub found: Vec<SlotSecret>,
+    pub recorded: Vec<SlotStatus>,
+    pub rotation: Option<RotationStatus>,
+    pub reach: Reach,
+    pub supply: Supply,
+    pub now: Timestamp,
 }
 
 impl Story {
-    fn new(ca: Value, found: &[SlotSecret]) -> Self {
+    pub fn new(ca: Value, found: &[SlotSecret]) -> Self {
         let found = found.to_vec();
         let domain = domain(ca);
         Story {
@@ -94,11 +95,12 @@ impl Story {
             recorded: Vec::new(),
             rotation: None,
             reach: Reach { targets: 3, unreached: BTreeSet::new() },
+            supply: Supply::Made,
             now: now(),
         }
     }
 
-    fn settled(ca: Value) -> Self {
+    pub fn settled(ca: Value) -> Self {
         let mut story = Story::new(json!({}), &[root(1), issuing(1, 1)]);
         story.turn();
         story.turn();
@@ -106,10 +108,10 @@ impl Story {
         story
     }
 
-    fn decide(&self) -> SlotPlan {
+    pub fn decide(&self) -> SlotPlan {
         decide(&SlotSituation {
             domain: &self.domain,
-            supply: &Supply::Made,
+            supply: &self.supply,
             found: &self.found,
             recorded: &self.recorded,
             rotation: self.rotation.as_ref(),
@@ -118,12 +120,10 @@ impl Story {
         })
     }
 
-    fn turn(&mut self) -> SlotPlan {
+    pub fn turn(&mut self) -> SlotPlan {
         let mut plan = self.decide();
         while let Some(order) = plan.create {
-            let parent = order.parent.as_ref();
-            let root = parent.and_then(|name| SlotOrder::number_of("prod", SlotKind::Root, name));
-            self.found.push(secret(order.kind, order.number, root, self.now));
+            self.found.push(super::offers::made(&self.supply, &order, self.now));
             plan = self.decide();
         }
         self.recorded = plan.slots.clone();
@@ -133,7 +133,7 @@ impl Story {
     }
 
     /// What stands where, such as "root-1 Active".
-    fn phases(&self) -> Vec<String> {
+    pub fn phases(&self) -> Vec<String> {
         let name =
             |slot: &SlotStatus| slot.name.trim_start_matches("countersign-ca-prod-").to_owned();
         self.recorded.iter().map(|slot| format!("{} {:?}", name(slot), slot.phase)).collect()

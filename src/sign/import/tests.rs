@@ -173,13 +173,17 @@ async fn files_that_are_no_ca_are_refused_with_what_to_put_there() {
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n";
     let domain = domain(json!({}));
     for (sentence, given, said) in [
-        ("nothing", files(&[]), "there is no tls.key: put the issuing CA's private key there"),
-        ("no key", files(&[(TLS_CRT, &chain), (CA_CRT, root)]), "there is no tls.key"),
+        ("nothing", files(&[]), "there is no tls.crt: put the issuing CA's certificate"),
+        (
+            "no key",
+            files(&[(TLS_CRT, &chain), (CA_CRT, root)]),
+            "there is no tls.key: put the issuing CA's private key there",
+        ),
         ("no certificate", files(&[(TLS_KEY, key)]), "there is no tls.crt: put the issuing CA's"),
         (
             "another's key",
             files(&[(TLS_CRT, &chain), (TLS_KEY, &other.key), (CA_CRT, root)]),
-            "the private key is not that of the issuing CA",
+            "tls.key is not the key of the issuing CA",
         ),
         (
             "two keys",
