@@ -49,7 +49,7 @@ impl HardwareToken {
         std::fs::write(folder.join("softhsm2.conf"), settings).expect("it is writable");
         let conf = folder.join("softhsm2.conf").display().to_string();
         let token = Self {
-            module: workspace::tool("libsofthsm2.so"),
+            module: real_path("libsofthsm2.so"),
             environment: vec![("SOFTHSM2_CONF".to_owned(), conf)],
             folder,
             _tpm: None,
@@ -89,7 +89,7 @@ impl HardwareToken {
         })
         .await;
         let token = Self {
-            module: workspace::tool("libtpm2_pkcs11.so"),
+            module: real_path("libtpm2_pkcs11.so"),
             environment: [
                 ("TPM2_PKCS11_STORE", folder.join("store").display().to_string()),
                 ("TPM2_PKCS11_TCTI", format!("swtpm:host=127.0.0.1,port={port}")),
@@ -173,4 +173,9 @@ impl HardwareToken {
         self.with_environment(command.arg("--module").arg(&self.module));
         command
     }
+}
+
+/// A TrustDomain names a module by its own path, without a step up.
+fn real_path(module: &str) -> PathBuf {
+    workspace::tool(module).canonicalize().expect("it is there")
 }
