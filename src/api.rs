@@ -4,6 +4,7 @@
 //! ways a schema cannot say; [`crate::identity`] is the one door behind which it cannot.
 
 pub mod agent_identity;
+pub mod agent_roster;
 pub mod authority;
 pub mod conditions;
 pub mod names;
@@ -15,11 +16,12 @@ pub use agent_identity::{
     DeletionPolicy, DeliveryMode, DeliverySpec, ExtraFormat, KeyAlgorithm, LastFailure, PodsStatus,
     SecretTemplate,
 };
+pub use agent_roster::{AgentRoster, AgentRosterSpec, RosterEntry, RosterTerm};
 pub use authority::{AuthoritySpec, PinReference, Pkcs11Authority, SecretAuthority, SelfSigned};
 pub use trust_domain::{
-    BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, IdentitiesSpec, IdentitiesStatus,
-    RotationStatus, SlotKind, SlotNumbers, SlotPhase, SlotStatus, TrustDomain, TrustDomainSpec,
-    TrustDomainStatus, WhenUnreached,
+    BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, GrantSpec, IdentitiesSpec, IdentitiesStatus,
+    RotationStatus, SlotKind, SlotNumbers, SlotPhase, SlotStatus, TrustDomain, TrustDomainDeletion,
+    TrustDomainSpec, TrustDomainStatus, WhenUnreached,
 };
 
 /// The API group of every resource.

@@ -9,7 +9,9 @@
 //! there yet: of two writers one is refused.
 
 pub mod bundle;
+pub mod cluster_bundle;
 pub mod pods;
+pub mod roster;
 pub mod secret;
 pub mod slots;
 

@@ -1,10 +1,13 @@
 //! One reconciler a resource, each the same numbered sentence; what they share; and the queues
 //! that say whose turn it is.
 
+pub mod clock;
+pub mod cluster_bundles;
 pub mod identity;
 pub mod pace;
 pub mod pod;
 pub mod queue;
+pub mod roster;
 pub mod summary;
 pub mod trust_domain;
 pub mod watches;
@@ -23,13 +26,11 @@ use crate::sign::forge::Forge;
 use crate::telemetry::{ControllerLabels, Metrics, Notice, Outbox, ReasonLabels};
 use crate::watch::ObjectKey;
 use crate::watch::census::Concerned;
+use crate::watch::time::Timekeeper;
 use crate::wire::WireError;
 
 use pace::Pace;
 use queue::Queue;
-
-/// Tells what time it is. The one that asks the system is [`crate::runtime::clock::now`].
-pub type Clock = fn() -> Timestamp;
 
 /// Everything that the reconcilers share.
 pub struct Context {
@@ -37,7 +38,8 @@ pub struct Context {
     pub view: View,
     pub memory: Memory,
     pub forge: Forge,
-    pub clock: Clock,
+    /// This machine's clock, and whether it can be believed.
+    pub time: Arc<Timekeeper>,
     /// Whether this replica still leads. Asked before every turn: a process that was held up for
     /// longer than its lease must not act on what it was about to do.
     pub may_act: Box<dyn Fn() -> bool + Send + Sync>,
@@ -55,6 +57,9 @@ pub struct Context {
     /// ServiceAccounts whose pods are to be read.
     pub pod_reads: Queue<ObjectKey>,
     pub trust_domains: Queue<String>,
+    /// Namespaces whose roster is to be looked at.
+    pub rosters: Queue<Arc<str>>,
+    pub roster_writes: roster::LastWrites,
 }
 
 /// How long a change of pods waits before it is counted in an identity's status: a Deployment
@@ -62,6 +67,11 @@ pub struct Context {
 const POD_COUNT_DELAY: Duration = Duration::from_secs(1);
 
 impl Context {
+    /// Now, by a clock that can be believed.
+    pub fn now(&self) -> Timestamp {
+        self.time.now()
+    }
+
     /// Takes a turn and counts how long it took; None, and no turn, where this replica must not
     /// act any more.
     pub async fn turn<T>(
@@ -82,11 +92,17 @@ impl Context {
 
     /// Wakes whomever a change of an identity or a trust domain concerns.
     pub fn wake(&self, concerned: Concerned) {
+        let mut namespaces = BTreeSet::new();
         for key in concerned.identities {
+            namespaces.insert(key.namespace.clone());
             self.identities.wake(key);
         }
         for account in concerned.accounts {
             self.wake_pods(&account);
+            namespaces.insert(account.namespace);
+        }
+        for namespace in namespaces {
+            self.rosters.wake(namespace);
         }
     }
 
@@ -153,6 +169,11 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
         view.namespaces.wait_until_ready().await;
         view.slots.wait_until_ready().await;
         view.bundles.wait_until_ready().await;
+        // One place of many that hold a bundle: its trouble is not everybody's.
+        let known = tokio::time::timeout(CLUSTER_BUNDLES, view.cluster_bundles.wait_until_ready());
+        if known.await.is_err() {
+            tracing::warn!("ClusterTrustBundles could not be listed; going on without");
+        }
         let reconcile = {
             let context = context.clone();
             move |name: String| {
@@ -190,6 +211,20 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
         };
         queues.pods.run(PODS_AT_ONCE, reconcile).await;
     };
+    let rosters = async {
+        let view = &context.view;
+        view.domains.wait_until_loaded().await;
+        view.identities.wait_until_ready().await;
+        view.rosters.wait_until_ready().await;
+        let reconcile = {
+            let context = context.clone();
+            move |namespace: Arc<str>| {
+                let context = context.clone();
+                async move { roster::run(&context, &namespace).await }
+            }
+        };
+        queues.rosters.run(ROSTERS_AT_ONCE, reconcile).await;
+    };
     let pod_reads = queues.pod_reads.run(PODS_AT_ONCE, {
         let context = context.clone();
         move |account: ObjectKey| {
@@ -198,6 +233,7 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
         }
     });
     let summary = summary::run(context.clone());
+    let clock = clock::run(&context);
     // None of them ends by itself; whichever does, the caller ends the process.
     tokio::select! {
         () = watches => {}
@@ -205,7 +241,9 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
         () = identities => {}
         () = pods => {}
         () = pod_reads => {}
+        () = rosters => {}
         () = summary => {}
+        () = clock => {}
     }
 }
 
@@ -215,13 +253,18 @@ pub struct Queues {
     pub pods: queue::Worker<ObjectKey>,
     pub pod_reads: queue::Worker<ObjectKey>,
     pub trust_domains: queue::Worker<String>,
+    pub rosters: queue::Worker<Arc<str>>,
 }
+
+/// How long a start waits for the list of ClusterTrustBundles.
+const CLUSTER_BUNDLES: Duration = Duration::from_secs(10);
 
 /// Enough to keep an API server busy: each waits for its answer most of the time. At 64 a server
 /// on two cores is at its limit, and more only lengthen its queue.
 const IDENTITIES_AT_ONCE: usize = 64;
 const PODS_AT_ONCE: usize = 16;
 const TRUST_DOMAINS_AT_ONCE: usize = 4;
+const ROSTERS_AT_ONCE: usize = 8;
 
 /// True where trying again at once may do: somebody else wrote between our read and our write.
 fn is_conflict(error: &WireError) -> bool {

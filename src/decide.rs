@@ -5,9 +5,13 @@
 
 pub mod bundle;
 pub mod checks;
+pub mod clock;
+pub mod cluster_bundle;
+pub mod departure;
 pub mod leaf;
 pub mod observed;
 pub mod pods;
+pub mod roster;
 pub mod schedule;
 pub mod slots;
 

@@ -7,6 +7,7 @@
 
 pub mod authority;
 pub mod domain;
+pub mod grants;
 pub mod lifetime;
 pub mod selector;
 pub mod spiffe;
@@ -25,6 +26,7 @@ use crate::api::{AgentIdentity, DeletionPolicy, ExtraFormat, KeyAlgorithm};
 
 pub use authority::{AuthorityError, AuthorityKind, AuthoritySource, TokenAddress};
 pub use domain::{Domain, DomainError, Refusal};
+pub use grants::Grant;
 pub use lifetime::{Lifetime, LifetimeError};
 pub use selector::{PodSelector, SelectorError};
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomainName};

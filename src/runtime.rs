@@ -22,6 +22,7 @@ use crate::identity::IdentityKey;
 use crate::observe::{Memory, View};
 use crate::sign::forge::Forge;
 use crate::telemetry::{self, Metrics, Outbox};
+use crate::watch::time::Timekeeper;
 
 pub use options::RunOptions;
 
@@ -54,14 +55,22 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let metrics = Metrics::register(&mut registry);
     let stage = Stage::default();
     registry.register_collector(Box::new(stage.clone()));
-    let elector =
-        Elector::new(client.clone(), &options.namespace, &options.lease_name, &options.replica());
+    let bound = options.max_clock_skew.as_duration();
+    let time = Arc::new(Timekeeper::new(clock::now, bound));
+    stage.watch(time.clone());
+    let elector = Elector::new(
+        client.clone(),
+        &options.namespace,
+        &options.lease_name,
+        &options.replica(),
+        time.clone(),
+    );
     let contact = elector.contact();
     let listener = server::bind(options.listen).await?;
     let served = server::serve(listener, Arc::new(registry), contact);
     let (outbox, inbox) = telemetry::outbox(&metrics);
     let events = events::send(client.clone(), inbox, metrics.events_sent.clone());
-    let leading = lead(&options, &client, &elector, &metrics, &outbox, &stage);
+    let leading = lead(&options, &client, &elector, &metrics, &outbox, &stage, &time);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = %options.listen,
         namespace = options.namespace, replica = elector.holder(), "started");
     let result = tokio::select! {
@@ -102,13 +111,14 @@ async fn lead(
     metrics: &Metrics,
     outbox: &Outbox,
     stage: &Stage,
+    time: &Arc<Timekeeper>,
 ) {
     loop {
         let leadership = elector.acquire().await;
         tracing::info!(lease = options.lease_name, "leading");
         metrics.leader.set(1);
         let (context, queues, keys_done) =
-            assemble(options, client, metrics, outbox, leadership.clone());
+            assemble(options, client, metrics, outbox, leadership.clone(), time.clone());
         stage.enter(context.clone());
         let forward_keys = async {
             let mut keys_done = keys_done;
@@ -133,12 +143,14 @@ fn assemble(
     metrics: &Metrics,
     outbox: &Outbox,
     leadership: Leadership,
+    time: Arc<Timekeeper>,
 ) -> (Arc<Context>, Queues, mpsc::UnboundedReceiver<IdentityKey>) {
     let (done, keys_done) = mpsc::unbounded_channel();
     let (identities, identities_worker) = queue();
     let (pods, pods_worker) = queue();
     let (pod_reads, pod_reads_worker) = queue();
     let (trust_domains, trust_domains_worker) = queue();
+    let (rosters, rosters_worker) = queue();
     let context = Context {
         client: client.clone(),
         view: View {
@@ -148,7 +160,7 @@ fn assemble(
         },
         memory: Memory::default(),
         forge: Forge::start(done),
-        clock: clock::now,
+        time,
         may_act: Box::new(move || leadership.holds()),
         metrics: metrics.clone(),
         outbox: outbox.clone(),
@@ -160,12 +172,15 @@ fn assemble(
         pods,
         pod_reads,
         trust_domains,
+        rosters,
+        roster_writes: controller::roster::LastWrites::default(),
     };
     let queues = Queues {
         identities: identities_worker,
         pods: pods_worker,
         pod_reads: pod_reads_worker,
         trust_domains: trust_domains_worker,
+        rosters: rosters_worker,
     };
     (Arc::new(context), queues, keys_done)
 }

@@ -86,6 +86,10 @@ pub enum SourceError {
     Sign(#[from] SignError),
     #[error("the authority gave no CA: {0}")]
     Unavailable(String),
+    #[error(
+        "the key of {name} could not be destroyed ({why}): it is tried again; to leave the key where it is, delete that Secret"
+    )]
+    KeyStays { name: String, why: String },
     #[error("the authority's CA is another than a moment ago: it is asked again")]
     Changed,
 }

@@ -8,6 +8,7 @@ pub mod census;
 pub mod domains;
 pub mod packed;
 pub mod pods;
+pub mod time;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -90,6 +91,15 @@ impl<V: PartialEq> Mirror<V> {
     /// Everything that is known.
     pub fn all(&self) -> Vec<(ObjectKey, Arc<V>)> {
         self.lock().objects.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    /// Everything that is known in a namespace.
+    pub fn within(&self, namespace: &str) -> Vec<(ObjectKey, Arc<V>)> {
+        let state = self.lock();
+        let all = state.objects.iter();
+        all.filter(|(key, _)| *key.namespace == *namespace)
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     }
 
     /// True if and only if everything has been listed once.

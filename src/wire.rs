@@ -12,11 +12,12 @@ use base64::Engine;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
+use jiff::Timestamp;
 use kube::Client;
 use kube::api::{ObjectMeta, PartialObjectMeta};
 use kube::client::Body;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use zeroize::Zeroizing;
 
 /// What kept a request from being done.
@@ -142,6 +143,7 @@ pub fn base64(bytes: &[u8]) -> Zeroizing<String> {
     Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(bytes))
 }
 
+const JSON: &str = "application/json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 
 /// Asks for the metadata alone: we know what we sent, and half of the bytes on the wire of an
@@ -172,28 +174,71 @@ async fn send(
     content_type: &str,
     body: Zeroizing<Vec<u8>>,
 ) -> Result<Zeroizing<Vec<u8>>, WireError> {
+    let accept = if method == Method::GET { JSON } else { METADATA_ONLY };
+    exchange(client, method, path, accept, content_type, body).await.0
+}
+
+/// Asks for an object or writes one, and says with it what time the API server had.
+///
+/// # Errors
+/// As every request; the time may be there all the same.
+pub async fn dated<T: Serialize + DeserializeOwned>(
+    client: &Client,
+    method: Method,
+    path: &str,
+    object: Option<&T>,
+) -> (Result<T, WireError>, Option<Timestamp>) {
+    let body = object.map(serde_json::to_vec).transpose();
+    let body = match body {
+        Ok(body) => Zeroizing::new(body.unwrap_or_default()),
+        Err(error) => return (Err(WireError::Answer(error.to_string())), None),
+    };
+    let content_type = if object.is_some() { JSON } else { "" };
+    let (bytes, date) = exchange(client, method, path, JSON, content_type, body).await;
+    (bytes.and_then(|bytes| parse(&bytes)), date)
+}
+
+/// One request: what came back, and the time in its header.
+async fn exchange(
+    client: &Client,
+    method: Method,
+    path: &str,
+    accept: &str,
+    content_type: &str,
+    body: Zeroizing<Vec<u8>>,
+) -> (Result<Zeroizing<Vec<u8>>, WireError>, Option<Timestamp>) {
     let unreachable = |error: &dyn fmt::Display| WireError::Unreachable(error.to_string());
-    let reads = method == Method::GET;
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(http::header::ACCEPT, if reads { "application/json" } else { METADATA_ONLY });
+    let mut request =
+        Request::builder().method(method).uri(path).header(http::header::ACCEPT, accept);
     if !content_type.is_empty() {
         request = request.header(http::header::CONTENT_TYPE, content_type);
     }
-    let request =
-        request.body(Body::from(Bytes::from_owner(body))).map_err(|error| unreachable(&error))?;
-    let exchange = async {
+    let request = match request.body(Body::from(Bytes::from_owner(body))) {
+        Ok(request) => request,
+        Err(error) => return (Err(unreachable(&error)), None),
+    };
+    let mut date = None;
+    let answer = async {
         let response = client.send(request).await.map_err(WireError::from)?;
         let status = response.status();
+        date = date_of(response.headers());
         let bytes = response.into_body().collect().await.map_err(|error| unreachable(&error))?;
         Ok::<_, WireError>((status, Zeroizing::new(Vec::from(bytes.to_bytes()))))
     };
-    let (status, bytes) = match tokio::time::timeout(PATIENCE, exchange).await {
-        Ok(result) => result?,
-        Err(_) => return Err(unreachable(&format!("no answer within {PATIENCE:?}"))),
+    let answer = tokio::time::timeout(PATIENCE, answer).await;
+    let answer = match answer {
+        Ok(Ok((status, bytes))) if status.is_success() => Ok(bytes),
+        Ok(Ok((status, bytes))) => Err(refused(status, &bytes)),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(unreachable(&format!("no answer within {PATIENCE:?}"))),
     };
-    if status.is_success() { Ok(bytes) } else { Err(refused(status, &bytes)) }
+    (answer, date)
+}
+
+/// The time that a server says it is, in whole seconds (RFC 9110, 6.6.1).
+fn date_of(headers: &http::HeaderMap) -> Option<Timestamp> {
+    let date = headers.get(http::header::DATE)?.to_str().ok()?;
+    jiff::fmt::rfc2822::parse(date).ok().map(|date| date.timestamp())
 }
 
 fn refused(status: StatusCode, bytes: &[u8]) -> WireError {
@@ -237,4 +282,22 @@ fn decode_data<'de, D: Deserializer<'de>>(
                 .map_err(|_| serde::de::Error::custom("data that is not base64"))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_date_of_an_answer_is_read() {
+        let read = |text: &'static str| {
+            let mut headers = http::HeaderMap::new();
+            headers.insert(http::header::DATE, http::HeaderValue::from_static(text));
+            date_of(&headers).map(|date| date.to_string())
+        };
+        let date = read("Wed, 25 Nov 2026 00:12:05 GMT");
+        assert_eq!(date.as_deref(), Some("2026-11-25T00:12:05Z"));
+        assert_eq!(read("yesterday"), None);
+        assert_eq!(date_of(&http::HeaderMap::new()), None);
+    }
 }

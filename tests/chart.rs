@@ -97,7 +97,7 @@ fn crds_come_with_the_chart_and_stay_when_it_goes() {
     let Some(objects) = render(&[]) else { return };
     let crds: Vec<&Value> =
         objects.iter().filter(|object| kind(object) == "CustomResourceDefinition").collect();
-    assert_eq!(crds.len(), 2);
+    assert_eq!(crds.len(), 3);
     for crd in crds {
         assert_eq!(crd["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
     }
@@ -109,7 +109,7 @@ fn crds_come_with_the_chart_and_stay_when_it_goes() {
 #[test]
 fn crds_are_rendered_as_they_are() {
     let Some(objects) = render(&[]) else { return };
-    for plural in ["agentidentities", "trustdomains"] {
+    for plural in ["agentidentities", "agentrosters", "trustdomains"] {
         let file = root().join(format!("crds/{plural}.countersign.dev.yaml"));
         let text = std::fs::read_to_string(&file).expect("crds/ has it");
         let mut shipped: Value = serde_yaml::from_str(&text).expect("it is YAML");

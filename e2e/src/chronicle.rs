@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use countersign::api::names::{CA_CRT, TLS_CRT, bundle_config_map_name};
+use countersign::api::names::{CA_CRT, TLS_CRT, bundle_config_map_name, cluster_trust_bundle_name};
 use countersign::api::{TrustDomain, TrustDomainStatus};
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -31,7 +32,7 @@ pub use history::{History, Tally, slot};
 pub enum Version {
     /// The TrustDomain's status.
     Domain(Box<TrustDomainStatus>),
-    /// A ConfigMap's `ca.crt`, and where it is.
+    /// The bundle of a ConfigMap or of the ClusterTrustBundle, and where it is.
     Bundle(String, Option<String>),
     /// An identity's Secret: where, and its `tls.crt` and `ca.crt`.
     Agent(String, Option<(String, String)>),
@@ -73,6 +74,7 @@ impl Chronicle {
         let of_domain = format!("countersign.dev/trust-domain={trust_domain}");
         let prefix = format!("spiffe://{domain}/");
         let map = bundle_config_map_name(trust_domain);
+        let cluster = cluster_trust_bundle_name(trust_domain);
         let (name, mut tasks) = (trust_domain.to_owned(), Vec::new());
         let api = Api::<TrustDomain>::all(client.clone());
         tasks.push(shared.follow(api, "", move |object, _| {
@@ -84,6 +86,11 @@ impl Chronicle {
             let pem = object.data.as_ref().and_then(|data| data.get(CA_CRT)).cloned();
             let place = format!("ConfigMap {}", object.namespace().unwrap_or_default());
             (object.name_any() == map).then(|| Version::Bundle(place, pem.filter(|_| !gone)))
+        }));
+        let api = Api::<ClusterTrustBundle>::all(client.clone());
+        tasks.push(shared.follow(api, &of_domain, move |object, gone| {
+            let pem = Some(object.spec.trust_bundle.clone()).filter(|_| !gone);
+            (object.name_any() == cluster).then(|| Version::Bundle("the cluster".to_owned(), pem))
         }));
         let api = Api::<Secret>::all(client.clone());
         tasks.push(shared.follow(api, "countersign.dev/identity", move |object, gone| {

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use kube::Client;
 use serde_json::{Value, json};
 
+use crate::clock::Clock;
 use crate::judges::run;
 use crate::users::OPERATOR_NAMESPACE;
-use crate::{clock, install, workspace};
+use crate::{install, workspace};
 
 /// A key's algorithm, as `openssl genpkey` takes it.
 pub const RSA: &[&str] = &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
@@ -78,7 +79,7 @@ impl Ca {
         let file = |name: &str| folder.join(name).display().to_string();
         let openssl = |arguments: &[&str]| {
             let mut command = Command::new("openssl");
-            clock::set_off(command.args(arguments), shape.from);
+            let _clock = Clock::of(command.args(arguments), shape.from);
             run(&mut command, "")
         };
         let (key, request, crt) = (file("ca.key"), file("ca.csr"), file("ca.crt"));

@@ -1,4 +1,4 @@
-//! What the chart brings before the operator runs: the CRDs and the operator's rights.
+//! What the chart brings before the operator runs: the CRDs, the operator's rights, the policies.
 
 use std::path::PathBuf;
 
@@ -7,13 +7,14 @@ use kube::{Api, Client};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::policies::{self, Policies};
 use crate::users::OPERATOR_NAMESPACE;
 use crate::wait::{seconds, wait_for};
 use crate::workspace;
 
 /// Creates the operator's namespace, the CRDs of `crds/` and the RBAC objects of
-/// `manifests/install.yaml`, and waits until the API server serves the new kinds.
-pub async fn install(client: &Client) {
+/// `manifests/install.yaml`, waits until the API server serves the new kinds, and installs the policies.
+pub async fn install(client: &Client, policies: Policies) {
     let namespace = json!({
         "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR_NAMESPACE},
     });
@@ -28,6 +29,7 @@ pub async fn install(client: &Client) {
     for crd in &crds {
         is_served(client, crd).await;
     }
+    policies::install(client, policies).await;
 }
 
 /// Applies one object on the server's side, as the test.
@@ -75,19 +77,22 @@ pub fn crds() -> Vec<Value> {
 
 /// The operator's rights as they are shipped.
 fn rights() -> Vec<Value> {
+    shipped(|kind| {
+        matches!(
+            kind,
+            "ServiceAccount" | "ClusterRole" | "ClusterRoleBinding" | "Role" | "RoleBinding"
+        )
+    })
+}
+
+/// The objects of `manifests/install.yaml` whose kind is wanted.
+pub fn shipped(is_wanted: impl Fn(&str) -> bool) -> Vec<Value> {
     let file = workspace::root().join("manifests/install.yaml");
     let text = std::fs::read_to_string(&file)
         .unwrap_or_else(|error| panic!("cannot read {}: {error}", file.display()));
-    documents(&text)
-        .into_iter()
-        .filter(|object| {
-            let kind = object["kind"].as_str().unwrap_or_default();
-            matches!(
-                kind,
-                "ServiceAccount" | "ClusterRole" | "ClusterRoleBinding" | "Role" | "RoleBinding"
-            )
-        })
-        .collect()
+    let mut objects = documents(&text);
+    objects.retain(|object| is_wanted(object["kind"].as_str().unwrap_or_default()));
+    objects
 }
 
 async fn is_served(client: &Client, crd: &Value) {

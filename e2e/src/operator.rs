@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::process::{Process, Signal};
 use crate::users::{OPERATOR_NAMESPACE, User};
 use crate::wait::{seconds, wait_for};
 use crate::web::{self, Page};
-use crate::{ApiServer, clock, workspace};
+use crate::{ApiServer, workspace};
 
 /// How to start it.
 #[derive(Clone, Debug)]
@@ -23,10 +24,14 @@ pub struct Options {
     pub user: User,
     /// The log filter.
     pub log: String,
-    /// By how many seconds its clock is ahead.
+    /// How many seconds have passed for everybody: its clock is ahead by as much, and it is told
+    /// not to mind that the API server's is not.
     pub clock_ahead: i64,
     /// What it finds in its environment besides.
     pub environment: Vec<(String, String)>,
+    /// By how many seconds its clock alone is wrong. Once this is given, 0 included, the test can
+    /// make it jump ([`Operator::set_clock`]).
+    pub clock_wrong: Option<i64>,
 }
 
 impl Default for Options {
@@ -38,6 +43,7 @@ impl Default for Options {
             log: "info,countersign=debug".into(),
             clock_ahead: 0,
             environment: Vec::new(),
+            clock_wrong: None,
         }
     }
 }
@@ -52,6 +58,7 @@ impl Options {
 /// A running operator. It is killed when this is dropped.
 pub struct Operator {
     process: Process,
+    clock: Option<Clock>,
     address: SocketAddr,
 }
 
@@ -68,10 +75,10 @@ impl Operator {
         let port = workspace::free_port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let log = log_file(server, &options.replica);
-        let mut command = command(server, &options);
+        let (mut command, clock) = command_with_clock(server, &options);
         command.arg("--listen").arg(address.to_string());
         let process = Process::spawn(&format!("countersign {}", options.replica), command, &log);
-        Self { process, address }
+        Self { process, clock, address }
     }
 
     /// Starts it and waits until it acts.
@@ -108,6 +115,11 @@ impl Operator {
     /// True if and only if its own gauge says that it leads.
     pub async fn leads(&self) -> bool {
         self.metrics().await.get("countersign_leader", &[]) == Some(1.0)
+    }
+
+    /// Has its clock jump, and nobody else's: it is ahead by this many seconds, or behind.
+    pub fn set_clock(&self, seconds: i64) {
+        self.clock.as_ref().expect("Options::clock_wrong was given").set(seconds);
     }
 
     /// All it has logged.
@@ -163,6 +175,10 @@ impl Operator {
 
 /// The command line of an operator for `server`, without `--listen`.
 pub fn command(server: &ApiServer, options: &Options) -> Command {
+    command_with_clock(server, options).0
+}
+
+fn command_with_clock(server: &ApiServer, options: &Options) -> (Command, Option<Clock>) {
     let mut command = Command::new(workspace::built("countersign"));
     command
         .env_clear()
@@ -175,9 +191,11 @@ pub fn command(server: &ApiServer, options: &Options) -> Command {
         .args(&options.arguments)
         .envs(options.environment.iter().map(|(name, value)| (name, value)));
     if options.clock_ahead != 0 {
-        clock::set_off(&mut command, options.clock_ahead);
+        command.args(["--max-clock-skew", "1000000h"]);
     }
-    command
+    let ahead = Some(options.clock_ahead).filter(|ahead| *ahead != 0);
+    let clock = options.clock_wrong.or(ahead).map(|off| Clock::of(&mut command, off));
+    (command, clock)
 }
 
 fn log_file(server: &ApiServer, replica: &str) -> PathBuf {

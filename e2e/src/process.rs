@@ -16,6 +16,8 @@ use crate::wait::wait_for;
 pub enum Signal {
     /// Asks it to end.
     Terminate,
+    /// As Ctrl-C does.
+    Interrupt,
     /// Holds it: it neither runs nor knows.
     Stop,
     /// Lets it run again.
@@ -65,6 +67,7 @@ impl Process {
     pub fn signal(&self, signal: Signal) {
         let number = match signal {
             Signal::Terminate => libc::SIGTERM,
+            Signal::Interrupt => libc::SIGINT,
             Signal::Stop => libc::SIGSTOP,
             Signal::Continue => libc::SIGCONT,
             Signal::Kill => libc::SIGKILL,

@@ -9,15 +9,18 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 
 use crate::audit::{self, Requests};
+use crate::policies::Policies;
 use crate::process::{Process, Signal};
 use crate::users::{self, User};
 use crate::wait::{seconds, wait_for};
 use crate::{install, workspace};
 
-/// A running API server with the CRDs, the operator's rights, and a controller manager that
+/// A running API server with the CRDs, the operator's rights, the admission policies, and a controller manager that
 /// collects garbage and makes ServiceAccounts. It goes when this is dropped.
 pub struct ApiServer {
     folder: PathBuf,
+    /// Further arguments of the API server.
+    arguments: Vec<String>,
     etcd_port: u16,
     port: u16,
     // In the order of dropping: nobody talks to what has gone.
@@ -29,8 +32,13 @@ pub struct ApiServer {
 impl ApiServer {
     /// Starts one on free ports, with an empty store.
     pub async fn start() -> Arc<Self> {
+        Self::start_with(Policies::Deny, &[]).await
+    }
+
+    /// Starts one whose admission policies do this, with further arguments.
+    pub async fn start_with(policies: Policies, arguments: &[&str]) -> Arc<Self> {
         for _ in 0..3 {
-            if let Some(server) = Self::try_start().await {
+            if let Some(server) = Self::try_start(policies, arguments).await {
                 return Arc::new(server);
             }
         }
@@ -38,9 +46,10 @@ impl ApiServer {
     }
 
     /// `None` where another process took a port between choosing and using it.
-    async fn try_start() -> Option<Self> {
+    async fn try_start(policies: Policies, arguments: &[&str]) -> Option<Self> {
         let server = Self {
             folder: workspace::scratch("apiserver"),
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             etcd_port: workspace::free_port(),
             port: workspace::free_port(),
             controllers: Mutex::default(),
@@ -51,7 +60,7 @@ impl ApiServer {
         server.start_etcd();
         server.start_api_server();
         server.is_ready().await?;
-        install::install(&server.client().await).await;
+        install::install(&server.client().await, policies).await;
         server.start_controllers();
         Some(server)
     }
@@ -182,13 +191,15 @@ impl ApiServer {
             .arg(format!("--service-account-key-file={}", file("service-accounts.pub")))
             .arg(format!("--service-account-signing-key-file={}", file("service-accounts.key")))
             .arg(format!("--token-auth-file={}", file("tokens.csv")))
-            .arg("--authorization-mode=Node,RBAC")
+            // There is no kubelet, for whom Node is; and it wants kinds that a test may switch off.
+            .arg("--authorization-mode=RBAC")
             .arg(format!("--audit-policy-file={}", file("audit-policy.yaml")))
             .arg(format!("--audit-log-path={}", file("audit.log")))
             // Each line is in the file before the next request is answered, so that a test can count.
             .arg("--audit-log-mode=blocking")
             .arg("--audit-log-maxsize=0")
-            .arg("--profiling=false");
+            .arg("--profiling=false")
+            .args(&self.arguments);
         let process = Process::spawn("kube-apiserver", command, &self.folder.join("apiserver.log"));
         *self.api_server.lock().expect("no test panics holding this") = Some(process);
     }

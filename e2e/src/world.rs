@@ -7,7 +7,7 @@ use tokio::sync::OnceCell;
 
 use crate::install::apply;
 use crate::operator::{Operator, Options};
-use crate::{ApiServer, Namespace};
+use crate::{ApiServer, Namespace, Policies};
 
 /// The name of the TrustDomain of a [`World`]: the default one, for all namespaces.
 pub const TRUST_DOMAIN: &str = "test";
@@ -25,7 +25,12 @@ pub struct World {
 impl World {
     /// One for a single test, which may stop parts of it.
     pub async fn start() -> Self {
-        let server = ApiServer::start().await;
+        Self::start_with(Policies::Deny).await
+    }
+
+    /// One whose admission policies do this.
+    pub async fn start_with(policies: Policies) -> Self {
+        let server = ApiServer::start_with(policies, &[]).await;
         let trust_domain = json!({
             "apiVersion": "countersign.dev/v1alpha1",
             "kind": "TrustDomain",
@@ -42,6 +47,13 @@ impl World {
     pub async fn shared() -> &'static Self {
         static SHARED: OnceCell<World> = OnceCell::const_new();
         SHARED.get_or_init(Self::start).await
+    }
+
+    /// A shared one that refuses nothing: for what the operator does about things that others did
+    /// while no policy kept them from it.
+    pub async fn lenient() -> &'static Self {
+        static LENIENT: OnceCell<World> = OnceCell::const_new();
+        LENIENT.get_or_init(|| Self::start_with(Policies::Audit)).await
     }
 
     /// A namespace for a test.

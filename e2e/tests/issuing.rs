@@ -271,7 +271,7 @@ async fn a_leaf_never_outlives_its_chain() {
     ns.trust_domain("clamped", json!({
         "domain": "clamped.countersign.dev",
         "authority": {"selfSigned": {}},
-        "ca": {"rootLifetime": "1h", "issuingLifetime": "30m"},
+        "ca": {"rootLifetime": "1h", "issuingLifetime": "30m", "soak": "5m"},
         "bundle": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": ns.name}}},
     }))
     .await;

@@ -77,6 +77,14 @@ async fn a_softhsm_makes_the_keys_and_signs_and_none_of_them_leaves_it() {
     ns.identity("late", json!({"trustDomain": "hsm"})).await;
     ns.settled("late").await;
     ends_alike(&ns, &token, ["hsm-issuing-3", "hsm-root-2"]).await;
+
+    // And with its TrustDomain goes everything.
+    for name in ["planner", "late"] {
+        ns.identities().delete(name, &Default::default()).await.unwrap();
+    }
+    let api: Api<TrustDomain> = Api::all(ns.client.clone());
+    api.delete("hsm", &Default::default()).await.unwrap();
+    ends_alike(&ns, &token, []).await;
 }
 
 #[tokio::test]
@@ -221,7 +229,8 @@ async fn a_tpm_makes_the_keys_and_signs() {
     // TPM's three places. What the Secrets hold says enough: no key.
     for secret in ca_secrets(&ns.client, "hsm").await {
         let data = secret.data.unwrap_or_default();
-        assert_eq!(data.keys().collect::<Vec<_>>(), ["tls.crt", "tls.key.uri"]);
+        assert_eq!(data.keys().collect::<Vec<_>>(), ["tls.crt", "tls.key", "tls.key.uri"]);
+        assert!(data["tls.key"].0.is_empty());
     }
 }
 
@@ -313,7 +322,8 @@ async fn ends_alike<const N: usize>(ns: &Namespace, token: &HardwareToken, names
     let mut told = Vec::new();
     for secret in ca_secrets(&ns.client, "hsm").await {
         let data = secret.data.clone().unwrap_or_default();
-        assert_eq!(data.keys().collect::<Vec<_>>(), ["tls.crt", "tls.key.uri"]);
+        assert_eq!(data.keys().collect::<Vec<_>>(), ["tls.crt", "tls.key", "tls.key.uri"]);
+        assert!(data["tls.key"].0.is_empty());
         assert!(data.values().all(|file| !String::from_utf8_lossy(&file.0).contains("PRIVATE")));
         let uri = String::from_utf8(data["tls.key.uri"].0.clone()).expect("a URI is text");
         let id = uri.split(";id=").nth(1).and_then(|rest| rest.split(';').next()).expect("an id");

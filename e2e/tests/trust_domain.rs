@@ -98,6 +98,7 @@ async fn a_bundle_that_is_edited_or_deleted_is_put_right() {
         json!({"data": {"evil.crt": "another file"}}),
         json!({"binaryData": {"ca2.crt": "AAAA"}}),
         json!({"metadata": {"annotations": {"countersign.dev/bundle-sha256": "0"}}}),
+        json!({"metadata": {"labels": {"countersign.dev/trust-domain": null}}}),
     ] {
         let began = Instant::now();
         maps.patch(&name, &PatchParams::default(), &Patch::Merge(edit.clone())).await.unwrap();
@@ -105,7 +106,8 @@ async fn a_bundle_that_is_edited_or_deleted_is_put_right() {
             let map = maps.get(&name).await.unwrap();
             let same = map.data == right.data
                 && map.binary_data.is_none()
-                && map.annotations() == right.annotations();
+                && map.annotations() == right.annotations()
+                && map.labels() == right.labels();
             if same { Ok(()) } else { Err(map) }
         })
         .await;

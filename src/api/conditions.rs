@@ -13,6 +13,9 @@ pub const ROTATING: &str = "Rotating";
 /// The condition that says whether every selected namespace holds the bundle.
 pub const BUNDLE_PUBLISHED: &str = "BundlePublished";
 
+/// The condition of a TrustDomain that was deleted and is held.
+pub const DELETING: &str = "Deleting";
+
 /// A reason that a condition can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
@@ -72,6 +75,8 @@ pub enum Reason {
     CaRefused,
     /// The token with the CA's keys is there, and does not do what it is asked.
     TokenRefused,
+    /// The operator's clock and the API server's differ: nothing is signed by either.
+    ClockDisagrees,
 
     // TrustDomain, Default
     /// Identities that name no trust domain belong to this one.
@@ -89,11 +94,17 @@ pub enum Reason {
     /// The new CA signs; the old one is trusted until what it signed has ended.
     Retiring,
 
+    // TrustDomain, Deleting
+    /// It was deleted, and identities still belong to it.
+    IdentitiesRemain,
+
     // TrustDomain, BundlePublished
     /// Every selected namespace holds the bundle.
     Published,
     /// Some selected namespaces could not be written to.
     NamespacesUnreached,
+    /// Every selected namespace holds the bundle, and the ClusterTrustBundle does not.
+    ClusterTrustBundleUnreached,
 }
 
 impl Reason {
@@ -126,13 +137,16 @@ impl Reason {
             Reason::AuthorityUnavailable => "AuthorityUnavailable",
             Reason::CaRefused => "CARefused",
             Reason::TokenRefused => "TokenRefused",
+            Reason::ClockDisagrees => "ClockDisagrees",
             Reason::IsDefault => "IsDefault",
             Reason::Publishing => "Publishing",
             Reason::Soaking => "Soaking",
             Reason::Stalled => "Stalled",
             Reason::Retiring => "Retiring",
+            Reason::IdentitiesRemain => "IdentitiesRemain",
             Reason::Published => "Published",
             Reason::NamespacesUnreached => "NamespacesUnreached",
+            Reason::ClusterTrustBundleUnreached => "ClusterTrustBundleUnreached",
         }
     }
 }

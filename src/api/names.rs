@@ -10,7 +10,7 @@ pub const ROLE_LABEL: &str = "countersign.dev/role";
 pub const STATE_LABEL: &str = "countersign.dev/state";
 /// The value of [`STATE_LABEL`] for an identity that stands.
 pub const STATE_ACTIVE: &str = "active";
-/// Label on CA Secrets and bundle ConfigMaps: the TrustDomain's name.
+/// Label on CA Secrets, bundle ConfigMaps and ClusterTrustBundles: the TrustDomain's name.
 pub const TRUST_DOMAIN_LABEL: &str = "countersign.dev/trust-domain";
 /// Label on CA Secrets: `root` or `issuing`.
 pub const SLOT_KIND_LABEL: &str = "countersign.dev/slot-kind";
@@ -25,7 +25,7 @@ pub const SPIFFE_ID_ANNOTATION: &str = "countersign.dev/spiffe-id";
 pub const SERIAL_ANNOTATION: &str = "countersign.dev/serial";
 /// Annotation on Secrets: the leaf's end of life, RFC 3339.
 pub const NOT_AFTER_ANNOTATION: &str = "countersign.dev/not-after";
-/// Annotation on Secrets and bundle ConfigMaps: SHA-256 of `ca.crt`, lower-case hexadecimal.
+/// Annotation on whatever holds a bundle: SHA-256 of `ca.crt`, lower-case hexadecimal.
 pub const BUNDLE_SHA256_ANNOTATION: &str = "countersign.dev/bundle-sha256";
 /// Annotation on Secrets: which labels and annotations came from `secretTemplate`, so that one
 /// that is taken out of the template can be taken off the Secret.
@@ -33,6 +33,12 @@ pub const TEMPLATE_KEYS_ANNOTATION: &str = "countersign.dev/template-keys";
 /// Annotation on Secrets with `deletionPolicy: Orphan`, which cannot carry an owner reference:
 /// the UID of the AgentIdentity that owns them instead.
 pub const ORPHAN_OWNER_ANNOTATION: &str = "countersign.dev/owner-uid";
+
+/// The signer of agents' certificates, as Kubernetes' certificates API names signers.
+pub const AGENT_SIGNER: &str = "countersign.dev/agent";
+
+/// Finalizer on TrustDomains: identities belong to it, or its CAs' keys are not destroyed yet.
+pub const FINALIZER: &str = "countersign.dev/authorities";
 
 /// Everything of ours starts with this; a user's template may not.
 pub const PREFIX: &str = "countersign.dev/";
@@ -76,4 +82,11 @@ pub fn default_secret_name(identity: &str) -> String {
 /// The ConfigMap that carries a TrustDomain's bundle in each selected namespace.
 pub fn bundle_config_map_name(trust_domain: &str) -> String {
     format!("countersign-trust-{trust_domain}")
+}
+
+/// The ClusterTrustBundle that carries a TrustDomain's bundle. It begins with the signer's name, as
+/// Kubernetes asks; the rest is the TrustDomain's name and not its domain, which may hold
+/// characters that no object's name may (`_`).
+pub fn cluster_trust_bundle_name(trust_domain: &str) -> String {
+    format!("{}:{trust_domain}", AGENT_SIGNER.replace('/', ":"))
 }

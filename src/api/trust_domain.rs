@@ -59,12 +59,29 @@ pub struct TrustDomainSpec {
     /// Where the bundle is published.
     #[serde(default)]
     pub bundle: BundleSpec,
+
+    /// What to do when the TrustDomain is deleted while identities belong to it. Default Hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<TrustDomainDeletion>,
+}
+
+/// What to do when a TrustDomain is deleted while identities belong to it.
+#[derive(
+    schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default,
+)]
+pub enum TrustDomainDeletion {
+    /// Hold it, and serve them, until they are gone.
+    #[default]
+    Hold,
+    /// Let it go: they keep their certificates until these end, and get no others.
+    Orphan,
 }
 
 /// The CA certificates' lives and keys. They apply to CAs that are made from now on.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("(has(self.issuingLifetime) ? duration(self.issuingLifetime) : duration('8760h')) <= (has(self.rootLifetime) ? duration(self.rootLifetime) : duration('87600h'))").message("issuingLifetime (8760h where it is not given) must not be longer than rootLifetime (87600h where it is not given)"))]
+#[x_kube(validation = Rule::new("(has(self.issuingLifetime) ? duration(self.issuingLifetime) : duration('8760h')).getSeconds() >= 6 * (has(self.soak) ? duration(self.soak) : duration('10m')).getSeconds()").message("issuingLifetime (8760h where it is not given) must be at least six times soak (10m where it is not given): write a longer issuingLifetime or a shorter soak, or a rotation of the root could not end before the issuing CA does"))]
 pub struct CaSpec {
     /// How long the root CA lives. Default 87600h (ten years).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -185,6 +202,30 @@ pub struct IdentitiesSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::dns_suffixes")]
     pub allowed_dns_suffixes: Vec<String>,
+    /// Who may ask for which roles and ServiceAccounts. Where there is one, each identity needs a
+    /// grant that covers it: a namespace cannot take a role that is not meant for it. By default
+    /// every namespace may ask for any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub grants: Vec<GrantSpec>,
+}
+
+/// What the identities of some namespaces may ask for.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantSpec {
+    /// The namespaces. By default all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::label_selector")]
+    pub namespace_selector: Option<LabelSelector>,
+    /// The roles that their identities may have. By default any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    pub roles: Vec<String>,
+    /// The ServiceAccounts that their identities may be for. By default any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
+    pub service_account_names: Vec<String>,
 }
 
 /// Where the bundle is published.
@@ -196,6 +237,10 @@ pub struct BundleSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::label_selector")]
     pub namespace_selector: Option<LabelSelector>,
+    /// Whether the bundle is in a ClusterTrustBundle `countersign.dev:agent:<name>` too, where the
+    /// API server serves them. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_trust_bundle: Option<bool>,
 }
 
 /// What the operator last saw and did.
@@ -259,7 +304,8 @@ pub struct SlotStatus {
 #[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct RotationStatus {
-    /// Places that must hold the new bundle: ConfigMaps, and Secrets of identities.
+    /// Places that must hold the new bundle: ConfigMaps, the ClusterTrustBundle, and Secrets of
+    /// identities.
     #[schemars(extend("format" = "int32"))]
     pub targets: u32,
     /// Those of them that do.

@@ -29,24 +29,34 @@ pub async fn write(
 ) -> Result<(), WireError> {
     let name = bundle_config_map_name(&domain.name);
     let api = |namespace: &str| Api::<ConfigMap>::namespaced(client.clone(), namespace);
+    let config_map_at = |version: Option<&str>| config_map(domain, bundle_pem, &name, version);
     match write {
         BundleWrite::Create { namespace } => {
-            let config_map = config_map(domain, bundle_pem, &name, None);
-            let created = api(namespace).create(&PostParams::default(), &config_map).await;
+            let created = api(namespace).create(&PostParams::default(), &config_map_at(None)).await;
             match created.map_err(WireError::from) {
                 Err(WireError::Conflict(message)) => {
                     // The mirror may be behind our own write of a moment ago.
                     let found = api(namespace).get_opt(&name).await?;
-                    let is_ours = found.is_some_and(|found| {
-                        found.labels().get(TRUST_DOMAIN_LABEL) == Some(&domain.name)
-                    });
-                    return if is_ours { Ok(()) } else { Err(WireError::Conflict(message)) };
+                    let Some(found) = found else { return Err(WireError::Conflict(message)) };
+                    if found.labels().get(TRUST_DOMAIN_LABEL) == Some(&domain.name) {
+                        return Ok(());
+                    }
+                    // Without our label it is in no mirror; its owner proves that it is ours.
+                    let mut owners = found.owner_references().iter();
+                    if !owners
+                        .any(|owner| owner.controller == Some(true) && owner.uid == domain.uid)
+                    {
+                        return Err(WireError::Conflict(message));
+                    }
+                    let version = found.resource_version();
+                    let config_map = config_map_at(version.as_deref());
+                    api(namespace).replace(&name, &PostParams::default(), &config_map).await?;
                 }
                 created => drop(created?),
             }
         }
         BundleWrite::Replace { namespace, resource_version } => {
-            let config_map = config_map(domain, bundle_pem, &name, Some(resource_version));
+            let config_map = config_map_at(Some(resource_version));
             api(namespace).replace(&name, &PostParams::default(), &config_map).await?;
         }
         BundleWrite::Delete { namespace, resource_version } => {

@@ -15,7 +15,7 @@ use crate::sign::Slot;
 use crate::wire::{self, WireError, base64};
 use crate::x509::write_pem;
 
-/// Keeps a new CA. It goes with its TrustDomain.
+/// Keeps a new CA. Its key is destroyed by us alone: when it is retired, or the TrustDomain goes.
 ///
 /// # Errors
 /// A conflict where a Secret of that name exists: another replica, or this one before a crash,
@@ -46,21 +46,23 @@ pub async fn create(
         let (name, content) = key.kept();
         data.insert(name, base64(&content));
     }
-    // The API server takes no Secret of the other type without tls.key.
-    let r#type = if data.contains_key(TLS_KEY) { "kubernetes.io/tls" } else { "Opaque" };
+    // The API server takes no Secret of this type without tls.key, and policy holds the operator to
+    // this type.
+    data.entry(TLS_KEY).or_default();
     let body = Body {
         api_version: "v1",
         kind: "Secret",
-        r#type,
+        r#type: "kubernetes.io/tls",
         immutable: true,
         metadata: serde_json::json!({
             "name": order.name,
+            // No owner: with one, whoever deletes the TrustDomain in the foreground would have the
+            // garbage collector destroy the keys while identities still hold it.
             "labels": {
                 TRUST_DOMAIN_LABEL: domain.name,
                 SLOT_KIND_LABEL: kind,
                 AUTHORITY_LABEL: domain.authority.kind().as_str(),
             },
-            "ownerReferences": [owner(domain)],
         }),
         data,
     };

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::cluster::{Cluster, Connection};
 use super::words::{WIDTH, condition, distance, moment, name_of, next_step, rotation, slots, wrap};
-use crate::api::conditions::{BUNDLE_PUBLISHED, READY, ROTATING};
+use crate::api::conditions::{BUNDLE_PUBLISHED, DELETING, READY, ROTATING};
 use crate::api::{SlotKind, SlotPhase, SlotStatus, TrustDomain};
 use crate::runtime::clock;
 
@@ -148,6 +148,9 @@ fn facts(domain: &TrustDomain, now: Timestamp) -> Vec<(&'static str, String)> {
     }
     if let Some((_, reason, message)) = condition(domain, ROTATING) {
         facts.push(("rotating", format!("{reason}: {message}")));
+    }
+    if let Some((_, _, message)) = condition(domain, DELETING) {
+        facts.push(("deleted", message.to_owned()));
     }
     let next = next_step(domain);
     let when = next.at.map(|at| format!("{}, {}: ", moment(at), distance(at, now)));

@@ -35,7 +35,7 @@ pub async fn run(context: &Context, key: &IdentityKey) -> Next {
 }
 
 async fn reconcile(context: &Context, key: &IdentityKey) -> Result<Next, WireError> {
-    let now = (context.clock)();
+    let now = context.now();
     let Some(facts) = context.view.identities.get(&key.clone().into()) else { return Ok(None) };
     if facts.is_being_deleted {
         return Ok(None);
@@ -168,7 +168,7 @@ async fn issue(
     let start = Instant::now();
     let prepared = match context.forge.key(&identity.key, identity.algorithm) {
         Ok(None) => return Ok(Performed::KeyPending),
-        Ok(Some(key)) => sign(&**authority, identity, order, key, (context.clock)()).await,
+        Ok(Some(key)) => sign(&**authority, identity, order, key, context.now()).await,
         Err(error) => Err(SignError::from(error)),
     };
     context.metrics.sign_seconds.observe(start.elapsed().as_secs_f64());
@@ -344,7 +344,7 @@ fn retry(context: &Context, key: &IdentityKey, error: &WireError) -> Duration {
     }
     let facts = context.view.identities.get(&key.clone().into());
     let schedule = facts.and_then(|facts| facts.schedule);
-    let life_left = schedule.map(|(end, _)| end.duration_since((context.clock)()));
+    let life_left = schedule.map(|(end, _)| end.duration_since(context.now()));
     let pause = schedule::retry_after(failures, life_left);
     tracing::warn!(identity = %key, %error, failures, retry_in = %pause, "not done");
     pause.try_into().unwrap_or_default()

@@ -6,6 +6,8 @@
 //! only when the status does not speak of it any more.
 
 mod cas;
+mod cluster;
+mod departure;
 mod report;
 mod spread;
 mod supply;
@@ -16,6 +18,7 @@ use std::time::Duration;
 use super::{Context, Next, is_conflict, until};
 use crate::api::conditions::Reason;
 use crate::api::{SlotKind, SlotPhase, SlotStatus, TrustDomain};
+use crate::decide::departure::Departure;
 use crate::decide::slots::{self, Blocked, Reach, SlotSituation, bundle_of};
 use crate::identity::Domain;
 use crate::observe::view::Object;
@@ -28,6 +31,7 @@ use crate::wire::WireError;
 use crate::x509::Sha256;
 
 pub use cas::SlotMemory;
+use departure::HELD_CHECK;
 use report::{Report, publish};
 use spread::{reach, spread};
 
@@ -83,21 +87,43 @@ pub async fn run(context: &Context, name: &str) -> Next {
 }
 
 async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
-    let now = (context.clock)();
-    // 1. Understand the spec.
     let object = context.view.trust_domains.get(&ObjectKey::new("", name));
-    let resource = match object.as_deref() {
-        Some(Object::Read(resource)) if resource.metadata.deletion_timestamp.is_none() => resource,
-        _ => {
-            forget(context, name);
-            return Ok(None);
-        }
+    let Some(Object::Read(resource)) = object.as_deref() else {
+        forget(context, name);
+        return Ok(None);
     };
-    let mut report = Report::new(resource, now);
+    let mut report = Report::new(resource, context.now());
+    let departure = departure::of(context, resource);
+    match &departure {
+        None => {
+            let resource = departure::hold(context, resource).await?;
+            report.deleting(None);
+            return serve(context, &resource, report).await;
+        }
+        Some(Departure::Goes) => {
+            // Nothing signs any more, and whoever belonged here hears of it, before anything goes.
+            forget(context, name);
+            return departure::clear(context, resource).await.map(|()| None);
+        }
+        Some(Departure::Held(identities)) => report.deleting(Some(identities)),
+        Some(Departure::Unknown) => {}
+    }
+    let next = serve(context, resource, report).await?;
+    Ok(next.into_iter().chain([HELD_CHECK]).min())
+}
+
+/// Serves the identities of a TrustDomain, which may be one that is held.
+async fn serve(
+    context: &Context,
+    resource: &TrustDomain,
+    mut report: Report,
+) -> Result<Next, Failure> {
+    let now = report.now;
+    // 1. Understand the spec.
     let domain = match Domain::parse(resource) {
         Ok(domain) => domain,
         Err(error) => {
-            forget(context, name);
+            forget(context, resource.metadata.name.as_deref().unwrap_or_default());
             report.not_ready(Reason::InvalidSpec, error.to_string());
             return publish(context, resource, report).await.map(|_| None);
         }
@@ -110,6 +136,15 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
         install(context, &domain, Err(blocked), true, "");
         publish(context, resource, report).await?;
         return Ok(Some(BLOCKED_CHECK));
+    }
+
+    // A clock that jumped makes no step and ends nothing; what is published stays.
+    if let Some(disagreement) = context.time.disagreement() {
+        let (blocked, bundle_pem) = (disagreement.blocked(), bundle_of(&report.status.slots));
+        report.not_ready(blocked.reason, blocked.message.clone());
+        install(context, &domain, Err(blocked), true, &bundle_pem);
+        publish(context, resource, report).await?;
+        return Ok(Some(RETRY));
     }
 
     // 2. Observe: the CAs there are, and who holds the bundle of those that are recorded. It is
@@ -136,7 +171,7 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
             recorded: &report.status.slots,
             rotation: report.status.rotation.as_ref(),
             reach: reach.as_ref(),
-            now: (context.clock)(),
+            now: context.now(),
         });
         let Some(order) = &plan.create else { break plan };
         made += 1;
@@ -150,7 +185,7 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
     // replaced, and what does not sign any more has stopped before that is said.
     if let Some(spread) = &spread {
         report.bundle(bundle);
-        report.published(&spread.failed);
+        report.published(&spread.failed, &spread.cluster);
     }
     if plan.slots != report.status.slots {
         if signers(&plan.slots) != signers(&report.status.slots) {
@@ -187,7 +222,7 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
         tracing::info!(trust_domain = domain.name, secret = name, "a CA and its key are destroyed");
     }
     publish(context, resource, report).await?;
-    let failed = spread.is_some_and(|spread| !spread.failed.is_empty());
+    let failed = spread.is_some_and(|spread| spread.is_incomplete());
     let soon = (failed || plan.rotation.is_some()).then_some(RETRY);
     let next = plan.next_check.map(|moment| until(moment, now));
     Ok(soon.into_iter().chain(next).chain(stock.ask_again_in).min())

@@ -13,10 +13,12 @@ use kube::{Api, ResourceExt};
 
 use super::Context;
 use crate::api::names::{IDENTITY_LABEL, TRUST_DOMAIN_LABEL};
-use crate::api::{AgentIdentity, TrustDomain};
+use crate::api::{AgentIdentity, AgentRoster, TrustDomain};
 use crate::identity::{AuthoritySource, IdentityKey};
 use crate::observe::identity_of_secret;
-use crate::observe::view::{Object, SecretFacts, SlotVersion, bundle_facts, namespace_facts};
+use crate::observe::view::{
+    Object, SecretFacts, SlotVersion, bundle_facts, namespace_facts, roster_facts,
+};
 use crate::telemetry::ResourceLabels;
 use crate::watch::agents::AgentFacts;
 use crate::watch::pods::{Pod, PodFacts};
@@ -30,13 +32,16 @@ pub async fn run(context: Arc<Context>) {
         namespaces(context),
         slots(context),
         bundles(context),
+        super::cluster_bundles::run(context),
         secrets(context),
         identities(context),
         pods(context),
+        rosters(context),
     );
 }
 
-async fn follow<K: kube::Resource>(
+/// Takes in what a watch says, and begins it again when it breaks.
+pub(super) async fn follow<K: kube::Resource>(
     context: &Context,
     resource: &'static str,
     stream: impl Stream<Item = Result<Event<K>, watcher::Error>>,
@@ -83,6 +88,7 @@ async fn namespaces(context: &Context) {
                     context.pods.wake(pod);
                 }
             }
+            context.rosters.wake(key.name);
         }
     })
     .await;
@@ -138,6 +144,17 @@ async fn bundles(context: &Context) {
             if let Some(trust_domain) = key.name.strip_prefix("countersign-trust-") {
                 context.trust_domains.wake(trust_domain.to_owned());
             }
+        }
+    })
+    .await;
+}
+
+async fn rosters(context: &Context) {
+    let api = Api::<DeserializeGuard<AgentRoster>>::all(context.client.clone());
+    follow(context, "agentrosters", watch(api, Config::default()), |event| {
+        for change in context.view.rosters.take(event, |object| Some(roster_facts(object))) {
+            let (Change::Set { key, .. } | Change::Gone { key, .. }) = change;
+            context.rosters.wake(key.namespace);
         }
     })
     .await;
@@ -221,7 +238,7 @@ fn take_identity(context: &Context, change: Change<AgentFacts>) {
 /// How long an identity may wait that a start has just listed. None for at once: it is not Ready,
 /// its renewal is due, or this is not the start.
 fn first_look(context: &Context, facts: &AgentFacts) -> Option<Duration> {
-    let now = (context.clock)();
+    let now = context.now();
     let is_due = facts.schedule.is_none_or(|(_, renew_at)| renew_at <= now);
     if context.view.identities.is_ready() || !facts.is_ready || is_due {
         return None;

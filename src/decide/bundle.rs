@@ -1,6 +1,6 @@
 //! Which namespaces get the bundle, lose it, or could not be reached.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::identity::Domain;
 use crate::x509::Sha256;
@@ -40,9 +40,23 @@ impl BundleWrite {
     }
 }
 
-/// True if and only if a namespace is to hold the bundle.
+/// True if and only if a namespace is to hold the bundle. One that is going away is, for as long as
+/// it is there: what runs in it may run for long, if something holds it.
 pub fn is_selected(domain: &Domain, namespace: &NamespaceFacts) -> bool {
-    !namespace.terminating && domain.bundle_namespaces.matches(&namespace.labels)
+    domain.bundle_namespaces.matches(&namespace.labels)
+}
+
+/// The selected namespaces in which no bundle can be put any more: they are going away, and theirs
+/// has gone before them.
+pub fn out_of_reach(
+    domain: &Domain,
+    namespaces: &BTreeMap<String, NamespaceFacts>,
+    found: &BTreeMap<String, BundleFacts>,
+) -> BTreeSet<String> {
+    let is_out = |(name, facts): &(&String, &NamespaceFacts)| {
+        facts.terminating && is_selected(domain, facts) && !found.contains_key(*name)
+    };
+    namespaces.iter().filter(is_out).map(|(name, _)| name.clone()).collect()
 }
 
 /// What to write so that every selected namespace holds the bundle, and no other does.
@@ -57,6 +71,7 @@ pub fn decide(
     let wanted = namespaces.keys().filter(|name| selected(name)).filter_map(|name| {
         let namespace = name.clone();
         match found.get(name) {
+            None if namespaces.get(name).is_some_and(|facts| facts.terminating) => None,
             None => Some(BundleWrite::Create { namespace }),
             Some(facts) if facts.sha256 != Some(bundle) => Some(BundleWrite::Replace {
                 namespace,
@@ -95,18 +110,19 @@ mod tests {
         .unwrap();
         let domain = Domain::parse(&resource).unwrap();
         let (bundle, old) = (Sha256::of(b"new"), Sha256::of(b"old"));
-        let namespaces = ["empty", "stale", "right", "edited", "no", "deselected", "going"];
-        let namespaces = namespaces
+        let namespaces =
+            ["empty", "stale", "right", "edited", "no", "deselected", "going", "going-empty"];
+        let namespaces: BTreeMap<String, NamespaceFacts> = namespaces
             .into_iter()
             .map(|name| {
                 let selected = !["no", "deselected"].contains(&name);
                 let labels = selected.then(|| ("agents".to_owned(), "yes".to_owned()));
-                let terminating = name == "going";
+                let terminating = name.starts_with("going");
                 let labels = labels.into_iter().collect();
                 (name.to_owned(), NamespaceFacts { labels, terminating })
             })
             .collect();
-        let found = [
+        let found: BTreeMap<String, BundleFacts> = [
             ("stale", Some(old)),
             ("right", Some(bundle)),
             ("edited", None),
@@ -131,9 +147,12 @@ mod tests {
             [
                 BundleWrite::Create { namespace: namespace("empty") },
                 replace("edited"),
+                replace("going"),
                 replace("stale"),
                 BundleWrite::Delete { namespace: namespace("deselected"), resource_version },
             ]
         );
+        let out = super::out_of_reach(&domain, &namespaces, &found);
+        assert_eq!(out, BTreeSet::from([namespace("going-empty")]));
     }
 }

@@ -105,9 +105,9 @@ pub struct ContentFacts {
 impl SecretState {
     /// Whose Secret this is: the first question about every Secret.
     ///
-    /// It is ours if and only if it carries our label with the identity's name and is owned by
-    /// exactly this AgentIdentity: by owner reference, or, where it is to outlive its owner and
-    /// so may not have one, by annotation. An orphan of an earlier AgentIdentity of the same name
+    /// It is ours if and only if it is owned by exactly this AgentIdentity: by an owner reference
+    /// with its UID, which proves it even where somebody took our label off, or, where it is to
+    /// outlive its owner and so may not have one, by our label and an annotation. An orphan of an earlier AgentIdentity of the same name
     /// is adopted: it has no owner, our label, and the annotation that only we write.
     pub fn ownership(identity: &Identity, meta: &Meta) -> Result<(), String> {
         let name = &identity.secret_name;
@@ -115,10 +115,10 @@ impl SecretState {
             meta.labels.get(IDENTITY_LABEL).map(String::as_str) == Some(&*identity.key.name);
         let next = "delete it, or give spec.delivery.secretName another name";
         match (&meta.owner, labelled) {
+            (Some(owner), _) if *owner == identity.uid => Ok(()),
             (_, false) => {
                 Err(format!("Secret {name} exists and was not made for this identity: {next}"))
             }
-            (Some(owner), true) if *owner == identity.uid => Ok(()),
             (Some(_), true) => Err(format!("Secret {name} is owned by another object: {next}")),
             (None, true) if meta.annotations.contains_key(ORPHAN_OWNER_ANNOTATION) => Ok(()),
             (None, true) => {

@@ -1,6 +1,9 @@
 //! Which identity a pod carries, and what its labels should be.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 
 use crate::api::names::{
     IDENTITY_LABEL, ROLE_LABEL, SPIFFE_ID_ANNOTATION, STATE_ACTIVE, STATE_LABEL,
@@ -31,16 +34,21 @@ pub fn claimant<'c, 'a>(
     labels: &BTreeMap<String, String>,
     candidates: &'c [Candidate<'a>],
 ) -> Option<&'c Candidate<'a>> {
-    candidates.iter().filter(|candidate| candidate.identity.selector.matches(labels)).min_by_key(
-        |candidate| {
-            let identity = candidate.identity;
-            (
-                std::cmp::Reverse(identity.selector.specificity()),
-                identity.created,
-                identity.uid.as_str(),
-            )
-        },
-    )
+    candidates
+        .iter()
+        .filter(|candidate| candidate.identity.selector.matches(labels))
+        .min_by_key(|candidate| precedence(candidate.identity))
+}
+
+/// Of two identities whose selectors match a pod, the one with the lesser of these has it: the
+/// one that asks for more, then the older.
+pub fn precedence(identity: &Identity) -> (Reverse<usize>, Timestamp, &str) {
+    (Reverse(identity.selector.specificity()), identity.created, identity.uid.as_str())
+}
+
+/// What the state label of an identity's pods says.
+pub fn state_of(_identity: &Identity) -> &'static str {
+    STATE_ACTIVE
 }
 
 /// What to change so that a pod carries the claimant's labels, and nobody else's.
@@ -54,7 +62,7 @@ pub fn change(
             let identity = candidate.identity;
             let mut wanted = BTreeMap::from([
                 (IDENTITY_LABEL, &*identity.key.name),
-                (STATE_LABEL, STATE_ACTIVE),
+                (STATE_LABEL, state_of(identity)),
             ]);
             if let Some(role) = &identity.role {
                 wanted.insert(ROLE_LABEL, role);

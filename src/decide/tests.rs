@@ -298,7 +298,7 @@ fn a_ca_that_ends_too_soon_signs_nothing_and_the_identity_says_why() {
 }
 
 #[test]
-fn a_secret_is_ours_only_with_our_label_and_our_ownership() {
+fn a_secret_is_ours_by_its_owner_or_by_our_label_and_our_mark() {
     let plain = identity(json!({}));
     let meta = |label: Option<&str>, owner: Option<&str>, orphan: Option<&str>| Meta {
         labels: label
@@ -315,8 +315,9 @@ fn a_secret_is_ours_only_with_our_label_and_our_ownership() {
         ("ours", meta(Some("planner"), Some("u-1"), None), true),
         ("ours, and to outlive us", meta(Some("planner"), None, Some("u-1")), true),
         ("an orphan of an earlier identity", meta(Some("planner"), None, Some("u-0")), true),
-        ("without a label", meta(None, Some("u-1"), None), false),
-        ("with another's label", meta(Some("other"), Some("u-1"), None), false),
+        ("its label was taken off", meta(None, Some("u-1"), None), true),
+        ("another's label was put on", meta(Some("other"), Some("u-1"), None), true),
+        ("to outlive us, and its label was taken off", meta(None, None, Some("u-1")), false),
         ("of another owner", meta(Some("planner"), Some("u-2"), None), false),
         ("of another owner with our mark", meta(Some("planner"), Some("u-2"), Some("u-1")), false),
         ("with a label that anyone could write", meta(Some("planner"), None, None), false),

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::PodSelector;
-use super::{AuthorityError, AuthoritySource, Identity, Lifetime, LifetimeError, MINIMUM_LIFE};
+use super::{AuthorityError, AuthoritySource, Grant, Identity, Lifetime, LifetimeError};
+use super::{MINIMUM_LIFE, PodSelector, grants};
 use super::{SelectorError, SpiffeError, SpiffeId, TrustDomainName};
 use crate::api::{CaKeyAlgorithm, KeyAlgorithm, SlotNumbers, TrustDomain, WhenUnreached};
 
@@ -17,6 +17,10 @@ const DEFAULT_ROOT_LIFE: Lifetime = Lifetime::from_seconds(10 * 365 * 24 * 3600)
 const DEFAULT_ISSUING_LIFE: Lifetime = Lifetime::from_seconds(365 * 24 * 3600);
 /// A kubelet shows a changed file within 100 s, an agent may look once a minute, and some are slow.
 const DEFAULT_SOAK: Lifetime = Lifetime::from_seconds(10 * 60);
+/// A rotation of the root may begin when a third of the issuing CA's life is left, and goes on
+/// whoever is reached when half of that is (see `decide::slots`): a sixth is what surely remains
+/// for the soak.
+const SOAKS_IN_AN_ISSUING_LIFE: u64 = 6;
 const DEFAULT_MAXIMUM_LIFE: Lifetime = Lifetime::from_seconds(24 * 3600);
 
 /// A TrustDomain whose every field has been understood.
@@ -36,6 +40,8 @@ pub struct Domain {
     pub rules: Rules,
     /// The namespaces that get the bundle.
     pub bundle_namespaces: PodSelector,
+    /// Whether a ClusterTrustBundle holds the bundle too, where there can be one.
+    pub cluster_bundle: bool,
 }
 
 /// The CAs to make.
@@ -64,6 +70,8 @@ pub struct Rules {
     /// Empty means all.
     pub algorithms: Vec<KeyAlgorithm>,
     pub dns_suffixes: Vec<String>,
+    /// Empty means that everybody may ask for any role and ServiceAccount.
+    pub grants: Vec<Grant>,
 }
 
 /// The rule of the spec that a TrustDomain breaks.
@@ -83,6 +91,10 @@ pub enum DomainError {
         "spec.ca.issuingLifetime is {issuing}, longer than the root's {root}: write at most that"
     )]
     IssuingOutlivesRoot { issuing: Lifetime, root: Lifetime },
+    #[error(
+        "spec.ca.issuingLifetime is {issuing}, less than six times the soak {soak}: write a longer issuingLifetime or a shorter soak, or a rotation of the root could not end before the issuing CA does"
+    )]
+    SoakTooLong { issuing: Lifetime, soak: Lifetime },
     #[error("spec.identities.minDuration is {minimum}, longer than maxDuration {maximum}")]
     EmptyRange { minimum: Lifetime, maximum: Lifetime },
     #[error(
@@ -120,6 +132,10 @@ pub enum Refusal {
         "spec.dnsNames has {name:?}: allowed are names of this namespace's Services, <service>.{namespace}.svc, and the allowedDnsSuffixes of TrustDomain {domain}"
     )]
     DnsName { domain: String, namespace: String, name: String },
+    #[error(
+        "no grant of TrustDomain {domain} gives namespace {namespace} {asked}: ask for what its spec.identities.grants give, or have it changed"
+    )]
+    NotGranted { domain: String, namespace: String, asked: String },
     #[error("TrustDomain {domain} builds SPIFFE IDs from {{role}}: give the identity a spec.role")]
     RoleMissing { domain: String },
     #[error("no SPIFFE ID can be made for this identity: {0}")]
@@ -152,6 +168,7 @@ impl Domain {
             ca: parse_ca(resource)?,
             rules,
             bundle_namespaces,
+            cluster_bundle: spec.bundle.cluster_trust_bundle.unwrap_or(true),
         })
     }
 
@@ -184,6 +201,12 @@ impl Domain {
         if !rules.namespaces.matches(namespace_labels) {
             let namespace = identity.key.namespace.to_string();
             return Err(Refusal::Namespace { domain: domain(), namespace });
+        }
+        let is_granted = |grant: &Grant| grant.covers(identity, namespace_labels);
+        if !rules.grants.is_empty() && !rules.grants.iter().any(is_granted) {
+            let namespace = identity.key.namespace.to_string();
+            let asked = grants::asked(identity);
+            return Err(Refusal::NotGranted { domain: domain(), namespace, asked });
         }
         let life = identity.life;
         if life > rules.maximum_life {
@@ -245,11 +268,15 @@ fn parse_ca(resource: &TrustDomain) -> Result<CaShape, DomainError> {
     if issuing > root {
         return Err(DomainError::IssuingOutlivesRoot { issuing, root });
     }
+    let soak = lifetime("ca.soak", &ca.soak)?.unwrap_or(DEFAULT_SOAK);
+    if issuing.seconds() < SOAKS_IN_AN_ISSUING_LIFE * soak.seconds() {
+        return Err(DomainError::SoakTooLong { issuing, soak });
+    }
     Ok(CaShape {
         root_life: root,
         issuing_life: issuing,
         algorithm: ca.key_algorithm.unwrap_or_default(),
-        soak: lifetime("ca.soak", &ca.soak)?.unwrap_or(DEFAULT_SOAK),
+        soak,
         at_least: ca.at_least.unwrap_or_default(),
         proceed_unreached: ca.when_unreached == Some(WhenUnreached::Proceed),
         distrust: ca.distrust.iter().cloned().collect(),
@@ -277,6 +304,12 @@ fn parse_rules(resource: &TrustDomain) -> Result<Rules, DomainError> {
         maximum_life: maximum,
         algorithms: given.allowed_key_algorithms.clone(),
         dns_suffixes: given.allowed_dns_suffixes.clone(),
+        grants: given
+            .grants
+            .iter()
+            .map(Grant::parse)
+            .collect::<Result<_, _>>()
+            .map_err(|source| DomainError::Selector { field: "identities.grants", source })?,
     })
 }
 
@@ -329,6 +362,30 @@ mod tests {
             ("research.svc", false),
         ] {
             assert_eq!(is_service_name(name, "research", "cluster.local"), allowed, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_issuing_ca_lives_six_soaks_at_the_least() {
+        for (issuing, soak, good) in [
+            (Some("1h"), None, true),
+            (Some("59m59s"), None, false),
+            (Some("10m"), Some("100s"), true),
+            (Some("10m"), Some("101s"), false),
+            (None, Some("1460h"), true),
+            (None, Some("1461h"), false),
+        ] {
+            let resource: TrustDomain = serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "t", "uid": "t", "creationTimestamp": "2026-11-24T09:00:00Z"},
+                "spec": {
+                    "domain": "t", "authority": {"selfSigned": {}},
+                    "ca": {"issuingLifetime": issuing, "soak": soak},
+                },
+            }))
+            .unwrap();
+            let parsed = Domain::parse(&resource);
+            let refused = matches!(parsed, Err(DomainError::SoakTooLong { .. }));
+            assert_eq!(refused, !good, "{issuing:?} {soak:?}: {parsed:?}");
         }
     }
 

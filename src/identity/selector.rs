@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::core::{Selector, SelectorExt};
+use kube::core::{Expression, Selector, SelectorExt};
 
 /// Which objects of a kind are meant. An empty selector means all of them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,6 +33,11 @@ impl PodSelector {
     /// True if and only if an object with these labels is meant.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.selector.matches(labels)
+    }
+
+    /// The things that the selector asks for, all of them.
+    pub fn expressions(&self) -> impl Iterator<Item = Expression> {
+        self.selector.clone().into_iter()
     }
 
     /// How many things the selector asks for: of two that match, the one that asks more is the

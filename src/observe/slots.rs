@@ -80,7 +80,8 @@ fn try_read(secret: &SecretObject, kind: SlotKind) -> Result<(AuthorityKind, Slo
     let origin = AuthorityKind::of(label.map(String::as_str))
         .ok_or_else(|| format!("its label {AUTHORITY_LABEL} is of another version"))?;
     let file = |name: &str| secret.data.get(name).map(|bytes| bytes.as_slice());
-    let key = match (file(TLS_KEY), file(KEY_URI)) {
+    // Where somebody else keeps the key, or a token does, the file is there and empty.
+    let key = match (file(TLS_KEY).filter(|key| !key.is_empty()), file(KEY_URI)) {
         (Some(pem), _) => KeptKey::Pem(pem),
         (None, Some(uri)) => KeptKey::Uri(uri),
         (None, None) => KeptKey::None,

@@ -8,10 +8,12 @@ use kube::ResourceExt;
 use kube::api::{ObjectMeta, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 
-use crate::api::TrustDomain;
+use super::cluster_bundles::ClusterBundles;
 use crate::api::names::{BUNDLE_SHA256_ANNOTATION, CA_CRT};
+use crate::api::{AgentRoster, TrustDomain};
 use crate::decide::Meta;
 use crate::decide::bundle::{BundleFacts, NamespaceFacts};
+use crate::decide::roster::{PartFacts, digest};
 use crate::identity::{Identity, SpiffeId};
 use crate::watch::agents::AgentFacts;
 use crate::watch::census::Census;
@@ -36,6 +38,9 @@ pub struct View {
     /// authorities read.
     pub slots: Mirror<SlotVersion>,
     pub bundles: Mirror<BundleFacts>,
+    pub cluster_bundles: ClusterBundles,
+    /// The parts of every namespace's roster, without their entries.
+    pub rosters: Mirror<PartFacts>,
     pub namespaces: Mirror<NamespaceFacts>,
     pub pods: Mirror<PodFacts>,
     pub pod_index: PodIndex,
@@ -155,6 +160,24 @@ pub fn bundle_facts(config_map: ConfigMap) -> BundleFacts {
             config_map.annotations().get(BUNDLE_SHA256_ANNOTATION) == Some(&sha256.to_string())
         });
     BundleFacts { resource_version: config_map.resource_version().unwrap_or_default(), sha256 }
+}
+
+/// What is kept of a part of a roster: its range, and a digest in place of its entries.
+pub fn roster_facts(guard: DeserializeGuard<AgentRoster>) -> PartFacts {
+    match guard.0 {
+        Ok(roster) => PartFacts {
+            resource_version: roster.metadata.resource_version.unwrap_or_default(),
+            digest: Some(digest(&roster.spec)),
+            from: roster.spec.from,
+            to: roster.spec.to,
+        },
+        Err(invalid) => PartFacts {
+            resource_version: invalid.metadata.resource_version.unwrap_or_default(),
+            digest: None,
+            from: None,
+            to: None,
+        },
+    }
 }
 
 /// What is kept of a namespace.

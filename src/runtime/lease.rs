@@ -8,14 +8,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http::Method;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{Api, ObjectMeta, PostParams};
+use kube::api::ObjectMeta;
 use kube::{Client, ResourceExt};
 use tokio::time::Instant;
 
 use super::clock;
-use crate::wire::WireError;
+use crate::watch::time::Timekeeper;
+use crate::wire::{self, WireError};
 
 /// How long a Lease that does not change is respected. A leader that was killed is replaced after
 /// this and one `TICK`, and a new one has ten thousand identities to list before it can act: under
@@ -30,10 +32,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Runs for leader, leads, steps down.
 pub struct Elector {
-    api: Api<Lease>,
+    client: Client,
+    /// The path of the Leases of the operator's namespace.
+    leases: String,
     name: String,
     holder: String,
     contact: Contact,
+    time: Arc<Timekeeper>,
     /// The Lease while this replica holds it.
     held: Mutex<Option<Lease>>,
 }
@@ -76,14 +81,22 @@ impl Contact {
 impl Elector {
     /// A candidate. `replica` is a name for people; what tells holders apart is random, so that a
     /// program that was restarted does not take itself for the one before.
-    pub fn new(client: Client, namespace: &str, name: &str, replica: &str) -> Self {
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        name: &str,
+        replica: &str,
+        time: Arc<Timekeeper>,
+    ) -> Self {
         let mut mark = [0; 4];
         aws_lc_rs::rand::fill(&mut mark).expect("a system without random bytes can do nothing");
         Elector {
-            api: Api::namespaced(client, namespace),
+            client,
+            leases: format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"),
             name: name.to_owned(),
             holder: format!("{replica}_{}", crate::x509::hex(&mark)),
             contact: Contact::default(),
+            time,
             held: Mutex::new(None),
         }
     }
@@ -236,7 +249,11 @@ impl Elector {
     }
 
     async fn get(&self) -> Result<Option<Lease>, WireError> {
-        self.ask(self.api.get_opt(&self.name)).await
+        let path = format!("{}/{}", self.leases, self.name);
+        match self.ask(Method::GET, &path, None).await {
+            Err(WireError::NotFound(_)) => Ok(None),
+            found => found.map(Some),
+        }
     }
 
     async fn create(&self) -> Result<Lease, WireError> {
@@ -244,26 +261,30 @@ impl Elector {
             metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
             spec: Some(self.spec(0)),
         };
-        self.ask(self.api.create(&PostParams::default(), &lease)).await
+        self.ask(Method::POST, &self.leases, Some(&lease)).await
     }
 
     async fn put(&self, lease: &Lease) -> Result<Lease, WireError> {
-        self.ask(self.api.replace(&self.name, &PostParams::default(), lease)).await
+        self.ask(Method::PUT, &format!("{}/{}", self.leases, self.name), Some(lease)).await
     }
 
-    async fn ask<T>(
+    async fn ask(
         &self,
-        request: impl Future<Output = Result<T, kube::Error>>,
-    ) -> Result<T, WireError> {
-        match tokio::time::timeout(PATIENCE, request).await {
-            Ok(answer) => {
-                let answer = answer.map_err(WireError::from);
-                if !matches!(answer, Err(WireError::Unreachable(_))) {
-                    self.contact.note();
-                }
-                answer
-            }
-            Err(_) => Err(WireError::Unreachable(format!("no answer within {PATIENCE:?}"))),
+        method: Method,
+        path: &str,
+        lease: Option<&Lease>,
+    ) -> Result<Lease, WireError> {
+        let sent = std::time::Instant::now();
+        let request = wire::dated(&self.client, method, path, lease);
+        let Ok((answer, date)) = tokio::time::timeout(PATIENCE, request).await else {
+            return Err(WireError::Unreachable(format!("no answer within {PATIENCE:?}")));
+        };
+        if let Some(date) = date {
+            self.time.hear(date, sent);
         }
+        if !matches!(answer, Err(WireError::Unreachable(_))) {
+            self.contact.note();
+        }
+        answer
     }
 }

@@ -1,8 +1,9 @@
 //! Numbers that are read when they are asked for: what the leader knows, and the process itself.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use jiff::SignedDuration;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -10,20 +11,30 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::controller::Context;
 use crate::watch::domains::DomainState;
+use crate::watch::time::Timekeeper;
 
 /// The leader's knowledge, while this replica leads.
 #[derive(Clone, Default)]
-pub struct Stage(Arc<RwLock<Option<Arc<Context>>>>);
+pub struct Stage {
+    context: Arc<RwLock<Option<Arc<Context>>>>,
+    time: Arc<OnceLock<Arc<Timekeeper>>>,
+}
 
 impl Stage {
+    /// The clock to tell of, whether this replica leads or not.
+    pub fn watch(&self, time: Arc<Timekeeper>) {
+        // There is one for the whole life of the process.
+        let _ = self.time.set(time);
+    }
+
     /// From now on these are the leader's numbers.
     pub fn enter(&self, context: Arc<Context>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(context);
+        *self.context.write().unwrap_or_else(PoisonError::into_inner) = Some(context);
     }
 
     /// From now on there are none.
     pub fn leave(&self) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.context.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -36,12 +47,28 @@ impl fmt::Debug for Stage {
 impl Collector for Stage {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         process(&mut encoder)?;
-        let context = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        clock(&mut encoder, self.time.get().and_then(|time| time.skew()))?;
+        let context = self.context.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(context) = context else { return Ok(()) };
         identities(&mut encoder, &context)?;
         certificates(&mut encoder, &context)?;
         authorities(&mut encoder, &context)
     }
+}
+
+fn clock(
+    encoder: &mut DescriptorEncoder<'_>,
+    skew: Option<SignedDuration>,
+) -> Result<(), fmt::Error> {
+    let Some(skew) = skew else { return Ok(()) };
+    let gauge = ConstGauge::new(skew.as_secs_f64());
+    let metric = encoder.encode_descriptor(
+        "countersign_clock_skew_seconds",
+        "How far this machine's clock is ahead of the API server's, give or take a second",
+        None,
+        gauge.metric_type(),
+    )?;
+    gauge.encode(metric)
 }
 
 fn identities(encoder: &mut DescriptorEncoder<'_>, context: &Context) -> Result<(), fmt::Error> {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::identity::Lifetime;
+
 /// How the operator runs. Every flag has an environment variable.
 #[derive(Args, Debug, Clone)]
 pub struct RunOptions {
@@ -34,6 +36,9 @@ pub struct RunOptions {
     /// What is logged: error, warn, info, debug, trace, or module=level, separated by commas
     #[arg(long, env = "COUNTERSIGN_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
+    /// By how much this machine's clock may differ from the API server's before nothing is signed
+    #[arg(long, env = "COUNTERSIGN_MAX_CLOCK_SKEW", default_value = "1m", value_name = "DURATION")]
+    pub max_clock_skew: Lifetime,
     /// The DNS domain of the cluster
     #[arg(
         long,

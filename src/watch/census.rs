@@ -1,7 +1,6 @@
 //! Who claims which SPIFFE ID, and which identities belong to a ServiceAccount.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -22,7 +21,7 @@ struct State {
     /// Claimants in the order of their right: the oldest first.
     by_claim: HashMap<SpiffeId, Vec<Arc<Identity>>>,
     /// By ServiceAccount, in the same order.
-    by_account: HashMap<ObjectKey, Vec<Arc<Identity>>>,
+    by_account: BTreeMap<ObjectKey, Vec<Arc<Identity>>>,
 }
 
 struct Entry {
@@ -94,11 +93,32 @@ impl Census {
             .collect()
     }
 
+    /// The ServiceAccounts of a namespace that have identities.
+    pub fn accounts_of(&self, namespace: &str) -> Vec<ObjectKey> {
+        let state = self.lock();
+        let from = ObjectKey::new(namespace, "");
+        let accounts = state.by_account.range(from..).map(|(account, _)| account);
+        accounts.take_while(|account| *account.namespace == *namespace).cloned().collect()
+    }
+
     /// The identities of a ServiceAccount, whether they hold their SPIFFE ID or not.
     pub fn of_account(&self, account: &ObjectKey) -> Vec<IdentityKey> {
         let state = self.lock();
         let identities = state.by_account.get(account).into_iter().flatten();
         identities.map(|identity| identity.key.clone()).collect()
+    }
+
+    /// The identities that name this trust domain, whether it can be used or not, and those that
+    /// name none and belong to it: `namespace/name`.
+    pub fn of_trust_domain(&self, name: &str) -> BTreeSet<String> {
+        let state = self.lock();
+        let belongs = |entry: &Entry| {
+            let named =
+                entry.facts.identity.as_ref().ok().and_then(|it| it.trust_domain.as_deref());
+            named.or(entry.trust_domain.as_deref()) == Some(name)
+        };
+        let members = state.members.iter().filter(|(_, entry)| belongs(entry));
+        members.map(|(key, _)| key.to_string()).collect()
     }
 
     /// How many identities each trust domain has, and how many of them are ready.
@@ -171,10 +191,14 @@ impl State {
         let Some(entry) = self.members.remove(key) else { return };
         let Ok(identity) = &entry.facts.identity else { return };
         let account = account_of(identity);
-        take_out(&mut self.by_account, &account, key);
+        if take_out(self.by_account.get_mut(&account), key) {
+            self.by_account.remove(&account);
+        }
         concerned.accounts.insert(account);
         let Some(claim) = &entry.claim else { return };
-        take_out(&mut self.by_claim, claim, key);
+        if take_out(self.by_claim.get_mut(claim), key) {
+            self.by_claim.remove(claim);
+        }
         let claimants = self.by_claim.get(claim).into_iter().flatten();
         concerned.identities.extend(claimants.map(|other| other.key.clone()));
     }
@@ -195,16 +219,12 @@ fn rank(identity: &Identity) -> (Timestamp, &str, &IdentityKey) {
     (identity.created, &identity.uid, &identity.key)
 }
 
-fn take_out<K: Eq + Hash>(
-    index: &mut HashMap<K, Vec<Arc<Identity>>>,
-    at: &K,
-    identity: &IdentityKey,
-) {
-    let Some(identities) = index.get_mut(at) else { return };
-    identities.retain(|other| other.key != *identity);
-    if identities.is_empty() {
-        index.remove(at);
-    }
+/// Takes an identity out. True if and only if nobody is left.
+fn take_out(identities: Option<&mut Vec<Arc<Identity>>>, identity: &IdentityKey) -> bool {
+    identities.is_some_and(|identities| {
+        identities.retain(|other| other.key != *identity);
+        identities.is_empty()
+    })
 }
 
 #[cfg(test)]

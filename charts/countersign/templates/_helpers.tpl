@@ -42,3 +42,107 @@ runAsGroup: 65532
 seccompProfile:
   type: RuntimeDefault
 {{- end }}
+
+{{/*
+The operator as the API server knows it.
+*/}}
+{{- define "countersign.operator" -}}
+system:serviceaccount:{{ .Release.Namespace }}:countersign
+{{- end }}
+
+{{/*
+CEL: whether the key k is one of ours.
+*/}}
+{{- define "countersign.isOurs" -}}
+k.startsWith('countersign.dev/') || k.contains('.countersign.dev/')
+{{- end }}
+
+{{/*
+CEL variables of a policy on objects that may be made or changed: the keys of ours that the object has and had, and
+whether they are what they were.
+*/}}
+{{- define "countersign.keyVariables" -}}
+- name: labels
+  expression: "has(object.metadata.labels) ? object.metadata.labels : {}"
+- name: annotations
+  expression: "has(object.metadata.annotations) ? object.metadata.annotations : {}"
+- name: oldLabels
+  expression: "oldObject != null && has(oldObject.metadata.labels) ? oldObject.metadata.labels : {}"
+- name: oldAnnotations
+  expression: "oldObject != null && has(oldObject.metadata.annotations) ? oldObject.metadata.annotations : {}"
+- name: ourLabels
+  expression: "variables.labels.filter(k, {{ include "countersign.isOurs" . }})"
+- name: ourAnnotations
+  expression: "variables.annotations.filter(k, {{ include "countersign.isOurs" . }})"
+# Keys that were made, changed or taken off.
+- name: touched
+  expression: >-
+    variables.ourLabels.filter(k, !(k in variables.oldLabels) || variables.oldLabels[k] != variables.labels[k])
+    + variables.oldLabels.filter(k, ({{ include "countersign.isOurs" . }}) && !(k in variables.labels))
+    + variables.ourAnnotations.filter(k, !(k in variables.oldAnnotations) || variables.oldAnnotations[k] != variables.annotations[k])
+    + variables.oldAnnotations.filter(k, ({{ include "countersign.isOurs" . }}) && !(k in variables.annotations))
+{{- end }}
+
+{{/*
+CEL variables of a policy whose parameter is a part of the namespace's roster: whether that part speaks of the pod's
+ServiceAccount, and the identity that the pod carries, as a list of one or none.
+*/}}
+{{- define "countersign.rosterVariables" -}}
+- name: labels
+  expression: "has(object.metadata.labels) ? object.metadata.labels : {}"
+- name: annotations
+  expression: "has(object.metadata.annotations) ? object.metadata.annotations : {}"
+# A mirror pod has none; the API server has filled it in for all others.
+- name: account
+  expression: "has(object.spec.serviceAccountName) ? object.spec.serviceAccountName : ''"
+- name: isSpokenOf
+  expression: >-
+    (!has(params.spec.from) || variables.account >= params.spec.from)
+    && (!has(params.spec.to) || variables.account < params.spec.to)
+- name: entries
+  expression: "variables.isSpokenOf && variables.account in params.spec.accounts ? params.spec.accounts[variables.account] : []"
+# The roster lists them in the order of precedence: the first that matches is the one.
+- name: matching
+  expression: >-
+    variables.entries.filter(e, !has(e.selector) || e.selector.all(t,
+      t.operator == 'In' ? t.key in variables.labels && variables.labels[t.key] in t.values
+      : t.operator == 'NotIn' ? !(t.key in variables.labels) || !(variables.labels[t.key] in t.values)
+      : t.operator == 'Exists' ? t.key in variables.labels
+      : !(t.key in variables.labels)))
+{{- end }}
+
+{{/*
+True where the cluster has MutatingAdmissionPolicy as admissionregistration.k8s.io/v1: Kubernetes 1.36 and later.
+*/}}
+{{- define "countersign.canStamp" -}}
+{{- if or (semverCompare ">=1.36-0" .Capabilities.KubeVersion.Version) (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") }}true{{ end }}
+{{- end }}
+
+{{/*
+The binding of a policy without a parameter, as the value policies.actions wants it: (list . "name").
+*/}}
+{{- define "countersign.binding" -}}
+{{- $root := index . 0 -}}
+{{- $name := index . 1 -}}
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata:
+  name: {{ $name }}
+  labels:
+    {{- include "countersign.labels" $root | nindent 4 }}
+spec:
+  policyName: {{ $name }}
+  validationActions: {{ toJson $root.Values.policies.actions }}
+{{- end }}
+
+{{/*
+CEL: whether the labels of the identity's namespace are those that a selector, given by its path, asks for.
+*/}}
+{{- define "countersign.selectsNamespace" -}}
+(!has({{ . }}.matchLabels) || {{ . }}.matchLabels.all(k, k in variables.namespaceLabels && variables.namespaceLabels[k] == {{ . }}.matchLabels[k]))
+&& (!has({{ . }}.matchExpressions) || {{ . }}.matchExpressions.all(t,
+  t.operator == 'In' ? t.key in variables.namespaceLabels && variables.namespaceLabels[t.key] in t.values
+  : t.operator == 'NotIn' ? !(t.key in variables.namespaceLabels) || !(variables.namespaceLabels[t.key] in t.values)
+  : t.operator == 'Exists' ? t.key in variables.namespaceLabels
+  : !(t.key in variables.namespaceLabels)))
+{{- end }}

@@ -62,6 +62,21 @@ pub const REFUSED: &[Row] = &[
         "issuingLifetime (8760h where it is not given) must not be longer",
     ),
     (
+        "an issuing CA that ends while its successor soaks",
+        "{domain: d, authority: {selfSigned: {}}, ca: {issuingLifetime: 59m}}",
+        "issuingLifetime (8760h where it is not given) must be at least six times soak (10m where it is not given)",
+    ),
+    (
+        "a soak that the issuing CA does not live through",
+        "{domain: d, authority: {selfSigned: {}}, ca: {issuingLifetime: 24h, soak: 5h}}",
+        "write a longer issuingLifetime or a shorter soak",
+    ),
+    (
+        "a word for what to do with identities that there is not",
+        "{domain: d, authority: {selfSigned: {}}, deletionPolicy: Delete}",
+        "supported values: \"Hold\", \"Orphan\"",
+    ),
+    (
         "a CA key that Envoy refuses",
         "{domain: d, authority: {selfSigned: {}}, ca: {keyAlgorithm: Ed25519}}",
         "supported values: \"ECDSA-P256\"",
@@ -165,7 +180,8 @@ identities:
   maxDuration: 12h
   allowedKeyAlgorithms: [ECDSA-P256, Ed25519]
   allowedDnsSuffixes: [agents.example.com]
-bundle: {namespaceSelector: {}}",
+deletionPolicy: Orphan
+bundle: {namespaceSelector: {}, clusterTrustBundle: false}",
     ),
     (
         "a path with a role beside whole segments",
@@ -177,6 +193,6 @@ bundle: {namespaceSelector: {}}",
     ),
     (
         "the shortest issuing CA",
-        "{domain: d, authority: {selfSigned: {}}, ca: {rootLifetime: 1h, issuingLifetime: 10m}}",
+        "{domain: d, authority: {selfSigned: {}}, ca: {rootLifetime: 1h, issuingLifetime: 10m, soak: 100s}}",
     ),
 ];

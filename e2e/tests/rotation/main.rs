@@ -5,10 +5,14 @@
 //! version of everything, and judges all of them against each other.
 
 mod bad_input;
+mod clock;
+mod commands;
 mod kills;
 mod tally;
 mod time;
+mod unreached;
 
+use countersign::api::names::cluster_trust_bundle_name;
 use countersign::api::{SlotKind, SlotPhase, TrustDomain};
 use countersign_e2e::agents::text_of;
 use countersign_e2e::audit::Requests;
@@ -72,7 +76,8 @@ async fn a_root_is_replaced_and_every_leaf_meets_every_bundle() {
     let retiring = slot(status, SlotKind::Root, SlotPhase::Retiring).unwrap();
     assert!(retiring.trusted_until.as_ref().unwrap().0 > now(), "{retiring:?}");
 
-    // Each Secret twice (bundle, then leaf), each identity's status once, each ConfigMap once.
+    // Each Secret twice (bundle, then leaf), each identity's status once, each ConfigMap and the
+    // ClusterTrustBundle once.
     let written = writes(&ns, "root-rotation", &[&ns, &other]).after(before);
     let mut counts = written.counts();
     let statuses = counts.remove("patch trustdomains/status").unwrap_or_default();
@@ -81,6 +86,7 @@ async fn a_root_is_replaced_and_every_leaf_meets_every_bundle() {
         ("create secrets", 2),
         ("patch agentidentities/status", 3),
         ("patch secrets", 6),
+        ("update clustertrustbundles", 1),
         ("update configmaps", 2),
     ];
     assert_eq!(counts, expected.map(|(kind, count)| (kind.to_owned(), count)).into());
@@ -218,6 +224,7 @@ fn writes(ns: &Namespace, trust_domain: &str, within: &[&Namespace]) -> Requests
     ns.server.requests_by(User::Operator).writes().filter(|request| {
         within.iter().any(|ns| ns.name == request.namespace)
             || request.name == trust_domain
+            || request.name == cluster_trust_bundle_name(trust_domain)
             || request.name.starts_with(&authorities)
     })
 }

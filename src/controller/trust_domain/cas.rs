@@ -70,7 +70,7 @@ pub async fn make(
         None => None,
         Some(name) => Some(take(&mut slots(context, domain).await?, name)?),
     };
-    let slot = source.make(Making { domain, order, parent, now: (context.clock)() }).await?;
+    let slot = source.make(Making { domain, order, parent, now: context.now() }).await?;
     tracing::info!(trust_domain = domain.name, secret = order.name, key_id = slot.ca.key_id,
         authority = domain.authority.kind().as_str(), until = %slot.ca.not_after, "a CA is taken up");
     apply::slots::create(&context.client, namespace, domain, order, &slot).await?;
@@ -114,13 +114,22 @@ pub async fn authority(
 /// Destroys a CA that nothing needs any more: its key where that is elsewhere, and then its Secret,
 /// which alone tells of the key.
 pub async fn destroy(context: &Context, domain: &Domain, name: &str) -> Result<(), Failure> {
-    let (client, namespace) = (&context.client, &context.view.namespace);
     let slot = slots(context, domain).await?.remove(name);
+    destroy_slot(context, name, slot).await
+}
+
+/// The same for a CA that was read, if there was one in the Secret of this name.
+pub async fn destroy_slot(
+    context: &Context,
+    name: &str,
+    slot: Option<Slot>,
+) -> Result<(), Failure> {
+    let (client, namespace) = (&context.client, &context.view.namespace);
     let key = slot.and_then(|slot| slot.key);
     if let Some(key) = key.as_ref().and_then(SharedKey::in_token) {
-        source::pkcs11::destroy(client, namespace, key.reference())
-            .await
-            .map_err(|error| SourceError::Unavailable(error.to_string()))?;
+        source::pkcs11::destroy(client, namespace, key.reference()).await.map_err(|error| {
+            SourceError::KeyStays { name: name.to_owned(), why: error.to_string() }
+        })?;
     }
     Ok(apply::slots::destroy(client, namespace, name).await?)
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use kube::Resource;
 
 use super::Failure;
-use crate::api::conditions::{BUNDLE_PUBLISHED, DEFAULT, READY, ROTATING, Reason};
+use super::cluster::ClusterSpread;
+use crate::api::conditions::{BUNDLE_PUBLISHED, DEFAULT, DELETING, READY, ROTATING, Reason};
 use crate::api::{BundleStatus, TrustDomain, TrustDomainStatus};
 use crate::controller::{Context, some_of};
 use crate::decide::slots::SlotPlan;
@@ -19,7 +20,8 @@ use crate::x509::Sha256;
 pub struct Report {
     pub status: TrustDomainStatus,
     generation: i64,
-    now: jiff::Timestamp,
+    /// When the turn began.
+    pub now: jiff::Timestamp,
     failure: Option<(Reason, String)>,
 }
 
@@ -46,6 +48,23 @@ impl Report {
     pub fn not_ready(&mut self, reason: Reason, message: String) {
         self.failure = Some((reason, message.clone()));
         self.set(READY, false, reason, message);
+    }
+
+    /// It was deleted, and these identities still belong to it; None where it was not.
+    pub fn deleting(&mut self, identities: Option<&BTreeSet<String>>) {
+        let Some(identities) = identities else {
+            return self.status.conditions.retain(|condition| condition.type_ != DELETING);
+        };
+        let message = format!(
+            "it was deleted and is held, since {} of its identities are left ({}): delete them, or name another trust domain in their spec.trustDomain; or set spec.deletionPolicy: Orphan, and they keep their certificates until these end and get no others. Until then it serves them",
+            identities.len(),
+            some_of(identities)
+        );
+        // Told of once, not once for each identity that goes.
+        if !self.status.conditions.iter().any(|condition| condition.type_ == DELETING) {
+            self.failure = Some((Reason::IdentitiesRemain, message.clone()));
+        }
+        self.set(DELETING, true, Reason::IdentitiesRemain, message);
     }
 
     /// The CAs, and how far a rotation has come.
@@ -80,17 +99,32 @@ impl Report {
         self.set(READY, true, Reason::Active, format!("the CA {key_id} signs until {end}"));
     }
 
-    /// Whether every selected namespace holds the bundle.
-    pub fn published(&mut self, unreached: &BTreeSet<String>) {
+    /// Whether every selected namespace holds the bundle, and the cluster as a whole.
+    pub fn published(&mut self, unreached: &BTreeSet<String>, cluster: &ClusterSpread) {
         if unreached.is_empty() {
-            let message = "every selected namespace holds the bundle".to_owned();
+            let everywhere = "every selected namespace holds the bundle";
+            if let ClusterSpread::Failed(why) = cluster {
+                let reason = Reason::ClusterTrustBundleUnreached;
+                let message = format!("{everywhere}; the cluster as a whole does not: {why}");
+                self.failure = Some((reason, message.clone()));
+                return self.set(BUNDLE_PUBLISHED, false, reason, message);
+            }
+            let message = everywhere.to_owned()
+                + match cluster {
+                    ClusterSpread::Unserved => "; this API server serves no ClusterTrustBundles",
+                    ClusterSpread::Unwanted => "",
+                    _ => ", and so does the ClusterTrustBundle",
+                };
             self.set(BUNDLE_PUBLISHED, true, Reason::Published, message);
             return;
         }
-        let message = format!(
+        let mut message = format!(
             "the bundle could not be written to {}: see the operator's log; a ConfigMap of that name that is not ours must be deleted or renamed",
             some_of(unreached)
         );
+        if let ClusterSpread::Failed(why) = cluster {
+            message = format!("{message}; {why}");
+        }
         self.failure = Some((Reason::NamespacesUnreached, message.clone()));
         self.set(BUNDLE_PUBLISHED, false, Reason::NamespacesUnreached, message);
     }

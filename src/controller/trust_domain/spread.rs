@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
 
-use crate::api::names::{BUNDLE_SHA256_ANNOTATION, SPIFFE_ID_ANNOTATION, bundle_config_map_name};
+use super::cluster::{self, ClusterSpread};
+use crate::api::names::{
+    BUNDLE_SHA256_ANNOTATION, SPIFFE_ID_ANNOTATION, bundle_config_map_name,
+    cluster_trust_bundle_name,
+};
 use crate::apply;
 use crate::controller::Context;
 use crate::decide::bundle::{self, BundleFacts, BundleWrite, NamespaceFacts};
@@ -20,16 +24,29 @@ const WRITES_AT_ONCE: usize = 8;
 pub struct Spread {
     /// Namespaces that could not be written to.
     pub failed: BTreeSet<String>,
+    /// What came of the ClusterTrustBundle.
+    pub cluster: ClusterSpread,
     /// ConfigMaps that were written, or will have to be, in this turn.
     pending: BTreeSet<String>,
+    /// Namespaces in which nothing can be put any more.
+    out_of_reach: BTreeSet<String>,
     selected: usize,
+}
+
+impl Spread {
+    /// True if and only if some place could not be written to.
+    pub fn is_incomplete(&self) -> bool {
+        !self.failed.is_empty() || matches!(self.cluster, ClusterSpread::Failed(_))
+    }
 }
 
 /// Writes the bundle where it is missing or wrong.
 pub async fn spread(context: &Context, domain: &Domain, bundle_pem: &str) -> Spread {
     let bundle = Sha256::of(bundle_pem.as_bytes());
     let namespaces = namespaces(context);
-    let writes = bundle::decide(domain, bundle, &namespaces, &found(context, domain));
+    let found = found(context, domain);
+    let writes = bundle::decide(domain, bundle, &namespaces, &found);
+    let out_of_reach = bundle::out_of_reach(domain, &namespaces, &found);
     let pending = writes
         .iter()
         .filter(|write| !matches!(write, BundleWrite::Delete { .. }))
@@ -56,7 +73,8 @@ pub async fn spread(context: &Context, domain: &Domain, bundle_pem: &str) -> Spr
         .collect()
         .await;
     let selected = namespaces.values().filter(|facts| bundle::is_selected(domain, facts)).count();
-    Spread { failed, pending, selected }
+    let cluster = cluster::spread(context, domain, bundle_pem).await;
+    Spread { failed, cluster, pending, out_of_reach, selected }
 }
 
 /// Which places hold a bundle. It takes a look at every Secret: for when somebody waits for them.
@@ -70,7 +88,12 @@ pub fn reach(context: &Context, domain: &Domain, bundle: Sha256, spread: &Spread
         .union(&spread.failed)
         .map(|namespace| format!("namespace {namespace}"))
         .collect();
-    let mut targets = spread.selected;
+    let going = |namespace| format!("namespace {namespace}, which is terminating");
+    unreached.extend(spread.out_of_reach.iter().map(going));
+    let mut targets = spread.selected + usize::from(spread.cluster.is_target());
+    if spread.cluster.is_target() && spread.cluster != ClusterSpread::Holds {
+        unreached.insert(format!("ClusterTrustBundle {}", cluster_trust_bundle_name(&domain.name)));
+    }
     for (key, facts) in context.view.secrets.all() {
         let meta = facts.meta.unpack();
         let annotation = |name: &str| meta.annotations.get(name).map(String::as_str);

@@ -48,7 +48,7 @@ pub struct Stock {
 
 /// Asks the authority, or remembers what it said.
 pub async fn observe(context: &Context, domain: &Domain) -> Stock {
-    let now = (context.clock)();
+    let now = context.now();
     let versions = versions(context, &domain.authority);
     let known = context.slots.lock().get(&domain.name).and_then(|known| known.stock.clone());
     let known = known.filter(|known| known.domain.authority == domain.authority);
@@ -173,7 +173,7 @@ impl Stock {
 /// How long the certificates that there are still last.
 fn lasting(context: &Context, domain: &Domain) -> String {
     let prefix = format!("{}/", domain.domain.authority_id());
-    let now = (context.clock)();
+    let now = context.now();
     let mut ends: Vec<Timestamp> = Vec::new();
     for (_, facts) in context.view.secrets.all() {
         let meta = facts.meta.unpack();

@@ -93,10 +93,10 @@ fn another_root_is_published_and_soaks_before_it_signs_while_the_old_one_does() 
     let prepared = ["root-1 Active", "root-2 Prepared", "issuing-1 Active", "issuing-2 Prepared"];
     assert_eq!(turns(&mut story, 3), prepared);
     assert_eq!(bundle_of(&story.recorded), "cc01\ncc02\n");
-    story.now = story.now + SignedDuration::from_mins(11);
+    story.now += SignedDuration::from_mins(11);
     let phases = ["root-1 Retiring", "root-2 Active", "issuing-1 Retiring", "issuing-2 Active"];
     assert_eq!(turns(&mut story, 1), phases);
-    story.now = story.now + hours(2);
+    story.now += hours(2);
     assert_eq!(turns(&mut story, 2), ["root-2 Active", "issuing-2 Active"]);
 }
 
@@ -124,7 +124,7 @@ fn an_authority_that_cannot_be_asked_takes_nothing_away() {
     story.supply = offered(2, 2);
     turns(&mut story, 2);
     story.supply = Supply::Missing;
-    story.now = story.now + SignedDuration::from_mins(11);
+    story.now += SignedDuration::from_mins(11);
     let phases = ["root-1 Retiring", "root-2 Active", "issuing-1 Retiring", "issuing-2 Active"];
     assert_eq!(turns(&mut story, 1), phases);
     // And where there is nothing, nothing is ordered.
@@ -149,12 +149,12 @@ fn a_former_ca_that_is_offered_again_comes_back_as_a_new_one() {
     let mut story = settled();
     story.supply = offered(2, 2);
     turns(&mut story, 2);
-    story.now = story.now + SignedDuration::from_mins(11);
+    story.now += SignedDuration::from_mins(11);
     turns(&mut story, 1);
     story.supply = offered(1, 1);
     turns(&mut story, 2);
     assert_eq!(bundle_of(&story.recorded), "cc01\ncc02\n", "each certificate once");
-    story.now = story.now + SignedDuration::from_mins(11);
+    story.now += SignedDuration::from_mins(11);
     turns(&mut story, 1);
     let active: Vec<&str> = story
         .recorded
@@ -163,7 +163,7 @@ fn a_former_ca_that_is_offered_again_comes_back_as_a_new_one() {
         .map(|slot| slot.key_id.as_str())
         .collect();
     assert_eq!(active, ["cc01", "dd01"]);
-    story.now = story.now + hours(2);
+    story.now += hours(2);
     assert_eq!(turns(&mut story, 2), ["root-3 Active", "issuing-3 Active"]);
 }
 
@@ -173,15 +173,15 @@ fn another_kind_of_authority_is_a_rotation() {
     story.domain.authority = secret_authority();
     story.supply = offered(1, 1);
     turns(&mut story, 2);
-    story.now = story.now + SignedDuration::from_mins(11);
+    story.now += SignedDuration::from_mins(11);
     let phases = ["root-1 Retiring", "root-2 Active", "issuing-1 Retiring", "issuing-2 Active"];
     assert_eq!(turns(&mut story, 1), phases);
     story.domain.authority = AuthoritySource::SelfSigned;
     story.supply = Supply::Made;
     turns(&mut story, 2);
-    story.now = story.now + SignedDuration::from_mins(11);
+    story.now += SignedDuration::from_mins(11);
     turns(&mut story, 1);
-    story.now = story.now + hours(2);
+    story.now += hours(2);
     assert_eq!(turns(&mut story, 2), ["root-3 Active", "issuing-3 Active"]);
 }
 

@@ -1,0 +1,648 @@
+//! The attacks, one row each.
+
+use serde_json::{Value, json};
+
+use crate::attack::{Attack, Verb};
+use crate::scene::Scene;
+
+use Verb::{Apply, Delete, Json, Merge, Post, Put, Strategic};
+
+/// By whoever has every right in the namespace.
+pub fn on_pods(scene: &Scene) -> Vec<Attack> {
+    let ns = &scene.room.name;
+    let pods = format!("/api/v1/namespaces/{ns}/pods");
+    let bare = format!("/api/v1/namespaces/{}/pods", scene.empty.name);
+    let new = |what, account: &str, metadata: Value, says| Attack {
+        what,
+        verb: Post,
+        path: pods.clone(),
+        body: pod(account, metadata),
+        says,
+    };
+    let elsewhere = |what, metadata: Value, says| Attack {
+        what,
+        verb: Post,
+        path: bare.clone(),
+        body: pod("default", metadata),
+        says,
+    };
+    let live = |what, verb, rest: &str, body: Value, says| Attack {
+        what,
+        verb,
+        path: format!("{pods}/{rest}"),
+        body,
+        says,
+    };
+    let label = |key: &str, value: Value| json!({"metadata": {"labels": {key: value}}});
+    let (identity, role, state) =
+        ("countersign.dev/identity", "countersign.dev/role", "countersign.dev/state");
+    let spiffe_id = "countersign.dev/spiffe-id";
+    let alone = "Countersign alone writes";
+    let remove = json!([{"op": "remove", "path": "/metadata/labels/countersign.dev~1state"}]);
+    let add = json!([{"op": "add", "path": "/metadata/labels/countersign.dev~1identity", "value": "planner"}]);
+    let binding = |metadata: Value| {
+        let mut body = json!({"apiVersion": "v1", "kind": "Binding", "metadata": metadata, "target": {"kind": "Node", "name": "n"}});
+        body["metadata"]["name"] = json!("stranger");
+        body
+    };
+    let mut relabelled = scene.revoked.clone();
+    relabelled["metadata"]["labels"][state] = json!("active");
+    let mut stripped = scene.revoked.clone();
+    stripped["metadata"]["labels"] = json!({});
+    let mut forged = scene.stranger.clone();
+    forged["metadata"]["labels"][identity] = json!("planner");
+    let applied = |name: &str, account: &str, labels: Value| {
+        let mut body = pod(account, json!({"name": name, "labels": labels}));
+        body["apiVersion"] = json!("v1");
+        body["kind"] = json!("Pod");
+        body
+    };
+
+    vec![
+        // A new pod.
+        new(
+            "a pod without identity says that it is one",
+            "default",
+            json!({"name": "x", "labels": {identity: "planner"}}),
+            "no AgentIdentity of this namespace is for pods of ServiceAccount default",
+        ),
+        new(
+            "a pod says that it is another",
+            "executor",
+            json!({"name": "x", "labels": {identity: "planner"}}),
+            "are executor, not planner",
+        ),
+        new(
+            "a pod takes another's role",
+            "executor",
+            json!({"name": "x", "labels": {role: "planner"}}),
+            "has the role executor, not planner",
+        ),
+        new(
+            "a pod takes another's SPIFFE ID",
+            "executor",
+            json!({"name": "x", "annotations": {spiffe_id: "spiffe://test.countersign.dev/ns/x/sa/planner"}}),
+            "the SPIFFE ID of AgentIdentity executor is",
+        ),
+        new(
+            "a role without an identity",
+            "default",
+            json!({"name": "x", "labels": {role: "planner"}}),
+            "may not bring countersign.dev/role",
+        ),
+        new(
+            "a SPIFFE ID without an identity",
+            "default",
+            json!({"name": "x", "annotations": {spiffe_id: "spiffe://x/y"}}),
+            "may not bring countersign.dev/spiffe-id",
+        ),
+        new(
+            "a revoked identity's new pod says that it is active",
+            "planner",
+            json!({"name": "x", "labels": {state: "active"}}),
+            "is revoked, not active",
+        ),
+        new(
+            "a pod outside the selector says that it is the identity",
+            "narrow",
+            json!({"name": "x", "labels": {identity: "narrow"}}),
+            "no AgentIdentity of this namespace is for pods of ServiceAccount narrow",
+        ),
+        new(
+            "an identity that does not exist yet",
+            "default",
+            json!({"name": "x", "labels": {identity: "future"}}),
+            "no AgentIdentity of this namespace is for",
+        ),
+        new(
+            "an identity that does not exist yet, of a ServiceAccount that has one",
+            "executor",
+            json!({"name": "x", "labels": {identity: "future"}}),
+            "are executor, not future",
+        ),
+        new(
+            "a label of ours that there is not",
+            "executor",
+            json!({"name": "x", "labels": {"countersign.dev/admin": "yes"}}),
+            "may not bring countersign.dev/admin",
+        ),
+        new(
+            "a label under a domain of ours",
+            "executor",
+            json!({"name": "x", "labels": {"x.countersign.dev/role": "planner"}}),
+            "may not bring x.countersign.dev/role",
+        ),
+        new(
+            "an annotation of ours that there is not",
+            "executor",
+            json!({"name": "x", "annotations": {"countersign.dev/serial": "1"}}),
+            "may not bring countersign.dev/serial",
+        ),
+        new(
+            "generateName",
+            "default",
+            json!({"generateName": "x-", "labels": {identity: "planner"}}),
+            "no AgentIdentity of this namespace is for",
+        ),
+        Attack {
+            what: "dry run",
+            verb: Post,
+            path: format!("{pods}?dryRun=All"),
+            body: pod("default", json!({"name": "x", "labels": {identity: "planner"}})),
+            says: "no AgentIdentity of this namespace is for",
+        },
+        live(
+            "created by server-side apply",
+            Apply,
+            "applied?fieldManager=x&force=true",
+            applied("applied", "default", json!({identity: "planner"})),
+            "no AgentIdentity of this namespace is for",
+        ),
+        elsewhere(
+            "an identity in a namespace without a roster",
+            json!({"name": "x", "labels": {identity: "planner"}}),
+            "no params found",
+        ),
+        elsewhere(
+            "a role in a namespace without a roster",
+            json!({"name": "x", "labels": {role: "planner"}}),
+            "may not bring countersign.dev/role",
+        ),
+        // Later, on a pod that is none of ours.
+        live("added by merge patch", Merge, "stranger", label(identity, json!("planner")), alone),
+        live(
+            "added by strategic merge patch",
+            Strategic,
+            "stranger",
+            label(identity, json!("planner")),
+            alone,
+        ),
+        live("added by JSON patch", Json, "stranger", add, alone),
+        live(
+            "added by server-side apply",
+            Apply,
+            "stranger?fieldManager=x&force=true",
+            applied("stranger", "default", json!({identity: "planner"})),
+            alone,
+        ),
+        live("added by update", Put, "stranger", forged.clone(), alone),
+        live("added by update, dry run", Put, "stranger?dryRun=All", forged.clone(), alone),
+        live(
+            "added through status, patch",
+            Merge,
+            "stranger/status",
+            label(identity, json!("planner")),
+            alone,
+        ),
+        live(
+            "added through status, apply",
+            Apply,
+            "stranger/status?fieldManager=x&force=true",
+            applied("stranger", "default", json!({identity: "planner"})),
+            alone,
+        ),
+        live("added through status, update", Put, "stranger/status", forged, alone),
+        live(
+            "an annotation, through status",
+            Merge,
+            "stranger/status",
+            json!({"metadata": {"annotations": {spiffe_id: "spiffe://x/y"}}}),
+            alone,
+        ),
+        live(
+            "an annotation, through a binding",
+            Post,
+            "stranger/binding",
+            binding(json!({"annotations": {spiffe_id: "spiffe://x/y"}})),
+            alone,
+        ),
+        live(
+            "a label, through a binding",
+            Post,
+            "stranger/binding",
+            binding(json!({"labels": {identity: "planner"}})),
+            alone,
+        ),
+        Attack {
+            what: "an annotation, through the old bindings",
+            verb: Post,
+            path: format!("/api/v1/namespaces/{ns}/bindings"),
+            body: binding(json!({"annotations": {spiffe_id: "spiffe://x/y"}})),
+            says: alone,
+        },
+        live(
+            "a label, through an eviction",
+            Post,
+            "stranger/eviction",
+            json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "stranger", "labels": {identity: "planner"}}}),
+            alone,
+        ),
+        // On a pod of a revoked identity.
+        live(
+            "revoked to active by merge patch",
+            Merge,
+            "revoked",
+            label(state, json!("active")),
+            alone,
+        ),
+        live("revoked to active by update", Put, "revoked", relabelled, alone),
+        live(
+            "revoked to active through status",
+            Merge,
+            "revoked/status",
+            label(state, json!("active")),
+            alone,
+        ),
+        live(
+            "revoked to active by server-side apply",
+            Apply,
+            "revoked?fieldManager=x&force=true",
+            applied("revoked", "planner", json!({state: "active"})),
+            alone,
+        ),
+        live(
+            "revoked taken off by merge patch",
+            Merge,
+            "revoked",
+            label(state, Value::Null),
+            alone,
+        ),
+        live("revoked taken off by JSON patch", Json, "revoked", remove.clone(), alone),
+        live("revoked taken off through status", Json, "revoked/status", remove, alone),
+        live(
+            "every label taken off",
+            Merge,
+            "revoked",
+            json!({"metadata": {"labels": null}}),
+            alone,
+        ),
+        live("every label taken off by update", Put, "revoked", stripped, alone),
+        live(
+            "the SPIFFE ID taken off",
+            Merge,
+            "revoked",
+            json!({"metadata": {"annotations": {spiffe_id: null}}}),
+            alone,
+        ),
+        live("the role changed", Merge, "revoked", label(role, json!("admin")), alone),
+    ]
+}
+
+/// By the same, on what the labels rest on.
+pub fn on_other_objects(scene: &Scene) -> Vec<Attack> {
+    let ns = &scene.room.name;
+    let rosters = |ns: &str| format!("/apis/countersign.dev/v1alpha1/namespaces/{ns}/agentrosters");
+    let core = |rest: &str| format!("/api/v1/namespaces/{ns}/{rest}");
+    let roster = json!({
+        "apiVersion": "countersign.dev/v1alpha1", "kind": "AgentRoster", "metadata": {"name": "countersign"},
+        "spec": {"identities": 1, "accounts": {"default": [{"identity": "planner", "state": "active", "spiffeId": "spiffe://x/y"}]}},
+    });
+    let mut another = roster.clone();
+    another["metadata"]["name"] = json!("another");
+    let mut edited = scene.roster.clone();
+    edited["spec"]["accounts"]["planner"][0]["state"] = json!("active");
+    let identity = "countersign.dev/identity";
+    let alone = "Countersign alone writes";
+    let rosters_alone = "Countersign alone writes AgentRosters";
+    let attack = |what, verb, path, body, says| Attack { what, verb, path, body, says };
+    let bundle = "configmaps/countersign-trust-test";
+    vec![
+        attack(
+            "a roster for a namespace without one",
+            Post,
+            rosters(&scene.empty.name),
+            roster.clone(),
+            rosters_alone,
+        ),
+        attack("a second roster", Post, rosters(ns), another, rosters_alone),
+        attack(
+            "the roster edited by update",
+            Put,
+            format!("{}/countersign", rosters(ns)),
+            edited,
+            rosters_alone,
+        ),
+        attack(
+            "the roster edited by merge patch",
+            Merge,
+            format!("{}/countersign", rosters(ns)),
+            json!({"spec": {"accounts": {}}}),
+            rosters_alone,
+        ),
+        attack(
+            "the roster edited by server-side apply",
+            Apply,
+            format!("{}/countersign?fieldManager=x&force=true", rosters(ns)),
+            roster,
+            rosters_alone,
+        ),
+        attack(
+            "the roster deleted",
+            Delete,
+            format!("{}/countersign", rosters(ns)),
+            Value::Null,
+            rosters_alone,
+        ),
+        attack("every roster deleted", Delete, rosters(ns), Value::Null, rosters_alone),
+        attack(
+            "a Secret that says it is an identity's",
+            Post,
+            core("secrets"),
+            json!({"metadata": {"name": "x", "labels": {identity: "planner"}}}),
+            alone,
+        ),
+        attack(
+            "an identity's Secret says it is another's",
+            Merge,
+            core("secrets/planner-identity"),
+            json!({"metadata": {"labels": {identity: "executor"}}}),
+            alone,
+        ),
+        attack(
+            "an identity's Secret loses its label",
+            Merge,
+            core("secrets/planner-identity"),
+            json!({"metadata": {"labels": {identity: null}}}),
+            alone,
+        ),
+        attack(
+            "an identity's Secret gets another serial number",
+            Merge,
+            core("secrets/planner-identity"),
+            json!({"metadata": {"annotations": {"countersign.dev/serial": "1"}}}),
+            alone,
+        ),
+        attack(
+            "a ConfigMap that says it is a bundle",
+            Post,
+            core("configmaps"),
+            json!({"metadata": {"name": "x", "labels": {"countersign.dev/trust-domain": "test"}}}),
+            alone,
+        ),
+        attack(
+            "a bundle's ConfigMap loses its label",
+            Merge,
+            core(bundle),
+            json!({"metadata": {"labels": {"countersign.dev/trust-domain": null}}}),
+            alone,
+        ),
+        attack(
+            "a bundle's ConfigMap gets another digest",
+            Merge,
+            core(bundle),
+            json!({"metadata": {"annotations": {"countersign.dev/bundle-sha256": "00"}}}),
+            alone,
+        ),
+    ]
+}
+
+/// By whoever has every right in the operator's own namespace, and none to TrustDomains.
+pub fn on_ca_secrets(scene: &Scene) -> Vec<Attack> {
+    let secrets = "/api/v1/namespaces/countersign-system/secrets";
+    let label = "countersign.dev/trust-domain";
+    let alone = "Countersign alone writes";
+    let attack = |what, verb, path, body| Attack { what, verb, path, body, says: alone };
+    vec![
+        attack(
+            "a Secret that says it is a CA's",
+            Post,
+            secrets.to_owned(),
+            json!({"metadata": {"name": "x", "labels": {label: "test", "countersign.dev/slot-kind": "root"}}}),
+        ),
+        attack(
+            "a CA's Secret loses its label",
+            Merge,
+            format!("{secrets}/{}", scene.ca),
+            json!({"metadata": {"labels": {label: null}}}),
+        ),
+        attack(
+            "a CA's Secret goes to another trust domain",
+            Merge,
+            format!("{secrets}/{}", scene.ca),
+            json!({"metadata": {"labels": {label: "other"}}}),
+        ),
+    ]
+}
+
+/// With the operator's own token.
+pub fn with_a_stolen_operator_token(scene: &Scene) -> Vec<Attack> {
+    let ns = &scene.room.name;
+    let core = |rest: &str| format!("/api/v1/namespaces/{ns}/{rest}");
+    let owner = |kind: &str, name: &str| json!([{"apiVersion": "countersign.dev/v1alpha1", "kind": kind, "name": name, "uid": "x", "controller": true}]);
+    let labels = json!({"countersign.dev/identity": "planner"});
+    let no_secret = "the operator writes no Secret";
+    let no_map = "the operator writes no ConfigMap";
+    let only_labels = "the operator changes labels and annotations of pods, and nothing else";
+    let attack = |what, verb, path, body, says| Attack { what, verb, path, body, says };
+    vec![
+        attack(
+            "another label on a pod",
+            Merge,
+            core("pods/stranger"),
+            json!({"metadata": {"labels": {"app": "database"}}}),
+            "the operator changes no labels and annotations of pods but its own, and not app",
+        ),
+        attack(
+            "another's label taken off a pod",
+            Merge,
+            core("pods/stranger"),
+            json!({"metadata": {"labels": {"app": null}}}),
+            "not app",
+        ),
+        attack(
+            "another annotation on a pod",
+            Merge,
+            core("pods/stranger"),
+            json!({"metadata": {"annotations": {"example.com/a": "b"}}}),
+            "not example.com/a",
+        ),
+        attack(
+            "a label of ours that there is not, on a pod",
+            Merge,
+            core("pods/stranger"),
+            json!({"metadata": {"labels": {"countersign.dev/admin": "b"}}}),
+            "not countersign.dev/admin",
+        ),
+        attack(
+            "another image in a pod",
+            Strategic,
+            core("pods/stranger"),
+            json!({"spec": {"containers": [{"name": "agent", "image": "evil"}]}}),
+            only_labels,
+        ),
+        attack(
+            "a finalizer on a pod",
+            Merge,
+            core("pods/stranger"),
+            json!({"metadata": {"finalizers": ["example.com/a"]}}),
+            only_labels,
+        ),
+        attack(
+            "an owner for a pod",
+            Merge,
+            core("pods/stranger"),
+            json!({"metadata": {"ownerReferences": owner("AgentIdentity", "planner")}}),
+            only_labels,
+        ),
+        attack(
+            "a Secret of nobody",
+            Post,
+            core("secrets"),
+            json!({"metadata": {"name": "x"}, "type": "kubernetes.io/tls", "data": {"tls.crt": "", "tls.key": ""}}),
+            no_secret,
+        ),
+        attack(
+            "a Secret of a foreign owner",
+            Post,
+            core("secrets"),
+            json!({"metadata": {"name": "x", "labels": labels, "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "planner", "uid": "x", "controller": true}]}, "type": "kubernetes.io/tls", "data": {"tls.crt": "", "tls.key": ""}}),
+            no_secret,
+        ),
+        attack(
+            "a CA's Secret in another namespace",
+            Post,
+            core("secrets"),
+            json!({"metadata": {"name": "x", "labels": {"countersign.dev/trust-domain": "test"}, "ownerReferences": owner("TrustDomain", "test")}, "type": "kubernetes.io/tls", "data": {"tls.crt": "", "tls.key": ""}}),
+            no_secret,
+        ),
+        attack(
+            "a Secret that is given a ServiceAccount's token",
+            Post,
+            core("secrets"),
+            json!({"metadata": {"name": "x", "labels": labels, "annotations": {"kubernetes.io/service-account.name": "default"}, "ownerReferences": owner("AgentIdentity", "planner")}, "type": "kubernetes.io/service-account-token"}),
+            "of another type than kubernetes.io/tls",
+        ),
+        attack(
+            "a foreign Secret overwritten",
+            Merge,
+            core("secrets/foreign"),
+            json!({"data": {"tls.key": ""}}),
+            no_secret,
+        ),
+        attack(
+            "a foreign Secret taken over",
+            Merge,
+            core("secrets/foreign"),
+            json!({"metadata": {"labels": labels, "ownerReferences": owner("AgentIdentity", "planner")}}),
+            no_secret,
+        ),
+        attack("a foreign Secret deleted", Delete, core("secrets/foreign"), Value::Null, no_secret),
+        attack(
+            "an identity's Secret given away",
+            Merge,
+            core("secrets/planner-identity"),
+            json!({"metadata": {"ownerReferences": null}}),
+            no_secret,
+        ),
+        attack(
+            "a ConfigMap of nobody",
+            Post,
+            "/api/v1/namespaces/kube-system/configmaps".to_owned(),
+            json!({"metadata": {"name": "x"}}),
+            no_map,
+        ),
+        attack(
+            "a foreign ConfigMap overwritten",
+            Put,
+            core("configmaps/foreign"),
+            json!({"metadata": {"name": "foreign", "labels": {"countersign.dev/trust-domain": "test"}, "ownerReferences": owner("TrustDomain", "test")}, "data": {"a": "evil"}}),
+            no_map,
+        ),
+        attack(
+            "a foreign ConfigMap deleted",
+            Delete,
+            core("configmaps/foreign"),
+            Value::Null,
+            no_map,
+        ),
+        attack(
+            "another's Lease",
+            Post,
+            "/apis/coordination.k8s.io/v1/namespaces/countersign-system/leases".to_owned(),
+            json!({"metadata": {"name": "another"}}),
+            "the operator has one Lease",
+        ),
+    ]
+}
+
+/// By a tenant who asks for what his namespace may not have.
+pub fn on_identities(scene: &Scene) -> Vec<Attack> {
+    let path =
+        format!("/apis/countersign.dev/v1alpha1/namespaces/{}/agentidentities", scene.room.name);
+    let new = |what, spec: Value, says| {
+        let mut body = json!({"apiVersion": "countersign.dev/v1alpha1", "kind": "AgentIdentity", "metadata": {"name": "x"}, "spec": spec});
+        body["spec"]["trustDomain"] = json!("granting");
+        Attack { what, verb: Post, path: path.clone(), body, says }
+    };
+    let kept = |what, spec: Value, says| Attack {
+        what,
+        verb: Merge,
+        path: format!("{path}/granted"),
+        body: json!({"spec": spec}),
+        says,
+    };
+    let default = |what, spec: Value, says| Attack {
+        what,
+        verb: Merge,
+        path: format!("{path}/planner"),
+        body: json!({"spec": spec}),
+        says,
+    };
+    vec![
+        new(
+            "another team's role",
+            json!({"serviceAccountName": "a", "role": "gateway"}),
+            "no grant of TrustDomain granting gives namespace",
+        ),
+        new(
+            "another team's ServiceAccount",
+            json!({"serviceAccountName": "gateway"}),
+            "no grant of TrustDomain granting gives namespace",
+        ),
+        new(
+            "too long a life",
+            json!({"serviceAccountName": "a", "certificate": {"duration": "3h"}}),
+            "granting allows at most 2h",
+        ),
+        new(
+            "too short a life",
+            json!({"serviceAccountName": "a", "certificate": {"duration": "29m"}}),
+            "granting asks for at least 30m",
+        ),
+        new(
+            "another key algorithm",
+            json!({"serviceAccountName": "a", "certificate": {"keyAlgorithm": "RSA-4096"}}),
+            "granting allows ECDSA-P256, ECDSA-P384",
+        ),
+        new(
+            "another namespace's DNS name",
+            json!({"serviceAccountName": "a", "dnsNames": ["api.kube-system.svc"]}),
+            "spec.dnsNames has api.kube-system.svc",
+        ),
+        new(
+            "a DNS name that ends like an allowed one",
+            json!({"serviceAccountName": "a", "dnsNames": ["evil-agents.example.com"]}),
+            "spec.dnsNames has evil-agents.example.com",
+        ),
+        kept(
+            "another team's role, later",
+            json!({"role": "gateway"}),
+            "no grant of TrustDomain granting gives namespace",
+        ),
+        kept(
+            "another team's ServiceAccount, later",
+            json!({"serviceAccountName": "gateway"}),
+            "no grant of TrustDomain granting gives namespace",
+        ),
+        default(
+            "too long a life, of the default trust domain",
+            json!({"certificate": {"duration": "25h"}}),
+            "TrustDomain test allows at most 24h",
+        ),
+    ]
+}
+
+/// A pod that runs as `account`.
+pub fn pod(account: &str, metadata: Value) -> Value {
+    json!({"metadata": metadata, "spec": {"serviceAccountName": account, "containers": [{"name": "agent", "image": "agent"}]}})
+}
