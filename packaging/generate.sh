@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
-# Writes what is generated and checked in: crds/ from the Rust types, the chart's copy of them, and manifests/install.yaml
-# from the chart. tests/generated.rs fails when one of them is out of date.
+# Writes what is generated and checked in: crds/ from the Rust types, the chart's copy of them, and manifests/install.yaml and
+# manifests/quarantine/ from the chart. tests/generated.rs fails when one of them is out of date.
 set -euo pipefail
 cd "${BASH_SOURCE[0]%/*}/.."
 
@@ -20,3 +20,5 @@ done
 say "manifests/install.yaml from the chart"
 packaging/install-yaml.sh >manifests/install.yaml.new
 mv manifests/install.yaml.new manifests/install.yaml
+say "manifests/quarantine/ from the chart"
+packaging/quarantine-yaml.sh manifests/quarantine

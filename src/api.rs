@@ -3,6 +3,7 @@
 //! Nothing here decides anything. A spec that arrives through these types may still be wrong in
 //! ways a schema cannot say; [`crate::identity`] is the one door behind which it cannot.
 
+pub mod access_policy;
 pub mod agent_identity;
 pub mod agent_roster;
 pub mod authority;
@@ -11,6 +12,10 @@ pub mod names;
 pub mod schema;
 pub mod trust_domain;
 
+pub use access_policy::{
+    AccessFrom, AccessTarget, AgentAccessPolicy, AgentAccessPolicySpec, AgentAccessPolicyStatus,
+    CiliumAuthentication, Enforcer, EnforcerState, EnforcerStatus, HttpRule, IdentityReference,
+};
 pub use agent_identity::{
     AgentIdentity, AgentIdentitySpec, AgentIdentityStatus, CertificateSpec, CertificateStatus,
     DeletionPolicy, DeliveryMode, DeliverySpec, ExtraFormat, KeyAlgorithm, LastFailure, PodsStatus,

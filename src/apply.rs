@@ -8,6 +8,7 @@
 //! Every write carries the resourceVersion that it was decided on, or creates what must not be
 //! there yet: of two writers one is refused.
 
+pub mod access;
 pub mod bundle;
 pub mod cluster_bundle;
 pub mod pods;

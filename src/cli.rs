@@ -1,5 +1,6 @@
 //! What a person types.
 
+pub mod access;
 pub mod cluster;
 pub mod crd;
 pub mod probe;
@@ -8,6 +9,7 @@ pub mod trust;
 pub mod words;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -36,6 +38,10 @@ pub enum Command {
     Trust(trust::TrustOptions),
     /// Replace a trust domain's CA without breaking trust, and follow how it goes
     RotateCa(rotate::RotateOptions),
+    /// Say whether one agent may call another, and why: ends with 0 for yes and 2 for no
+    Can(access::CanOptions),
+    /// Draw who may call whom
+    Graph(access::GraphOptions),
     /// Get an http URL and fail where it does not answer with success
     Probe {
         /// Such as http://localhost:9402/readyz
@@ -47,8 +53,10 @@ pub enum Command {
 ///
 /// # Errors
 /// One sentence that says what could not be done.
-pub fn execute(cli: Cli) -> anyhow::Result<()> {
-    match cli.command {
+pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
+    let done = match cli.command {
+        Command::Can(options) => return wait_for(access::can_call(options)),
+        Command::Graph(options) => return wait_for(access::graph(options)),
         Command::Run(options) => {
             runtime::logs::start(options.log_format, &options.log)?;
             install_crypto()?;
@@ -70,11 +78,12 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Probe { url } => probe::probe(&url),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Does what a person waits for.
-fn wait_for(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn wait_for<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     install_crypto()?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }

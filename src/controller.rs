@@ -1,6 +1,7 @@
 //! One reconciler a resource, each the same numbered sentence; what they share; and the queues
 //! that say whose turn it is.
 
+pub mod access;
 pub mod clock;
 pub mod cluster_bundles;
 pub mod identity;
@@ -60,6 +61,9 @@ pub struct Context {
     /// Namespaces whose roster is to be looked at.
     pub rosters: Queue<Arc<str>>,
     pub roster_writes: roster::LastWrites,
+    /// Namespaces whose access policies are to be compiled.
+    pub access: Queue<String>,
+    pub access_memory: access::AccessMemory,
 }
 
 /// How long a change of pods waits before it is counted in an identity's status: a Deployment
@@ -123,6 +127,7 @@ impl Context {
     /// The trust domains' rules or CAs changed: everybody's claim is worked out anew.
     pub fn domains_changed(&self) {
         self.wake(self.view.census.recount(&self.view.domains));
+        access::everything_changed(self);
     }
 
     /// Hands in an Event about an object, and counts it where it is a failure.
@@ -232,6 +237,22 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
             async move { watches::read_pods(&context, &account).await }
         }
     });
+    let access = async {
+        let view = &context.view;
+        view.domains.wait_until_loaded().await;
+        view.identities.wait_until_ready().await;
+        view.pods.wait_until_ready().await;
+        // Of an object made of several policies, all must be known, or it would be written twice.
+        view.access_policies.wait_until_ready().await;
+        let reconcile = {
+            let context = context.clone();
+            move |namespace: String| {
+                let context = context.clone();
+                async move { access::run(&context, &namespace).await }
+            }
+        };
+        queues.access.run(NAMESPACES_AT_ONCE, reconcile).await;
+    };
     let summary = summary::run(context.clone());
     let clock = clock::run(&context);
     // None of them ends by itself; whichever does, the caller ends the process.
@@ -242,6 +263,7 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
         () = pods => {}
         () = pod_reads => {}
         () = rosters => {}
+        () = access => {}
         () = summary => {}
         () = clock => {}
     }
@@ -254,6 +276,7 @@ pub struct Queues {
     pub pod_reads: queue::Worker<ObjectKey>,
     pub trust_domains: queue::Worker<String>,
     pub rosters: queue::Worker<Arc<str>>,
+    pub access: queue::Worker<String>,
 }
 
 /// How long a start waits for the list of ClusterTrustBundles.
@@ -265,6 +288,7 @@ const IDENTITIES_AT_ONCE: usize = 64;
 const PODS_AT_ONCE: usize = 16;
 const TRUST_DOMAINS_AT_ONCE: usize = 4;
 const ROSTERS_AT_ONCE: usize = 8;
+const NAMESPACES_AT_ONCE: usize = 4;
 
 /// True where trying again at once may do: somebody else wrote between our read and our write.
 fn is_conflict(error: &WireError) -> bool {

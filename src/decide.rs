@@ -3,6 +3,7 @@
 //! All that can fail about a spec has failed in [`crate::identity`]; what is left always comes to
 //! a plan, even if the plan is to do nothing and to say why.
 
+pub mod access;
 pub mod bundle;
 pub mod checks;
 pub mod clock;

@@ -5,6 +5,7 @@
 //! are in the CRDs too, where a user meets them first; they are repeated here because a CRD can be
 //! older than the program, and an object older than the CRD.
 
+pub mod access;
 pub mod authority;
 pub mod domain;
 pub mod grants;
@@ -24,6 +25,7 @@ use kube::api::ObjectMeta;
 use crate::api::names::{LABEL_VALUE_MAX, PREFIX, default_secret_name};
 use crate::api::{AgentIdentity, DeletionPolicy, ExtraFormat, KeyAlgorithm};
 
+pub use access::{AccessError, AccessPolicy, PolicyKey};
 pub use authority::{AuthorityError, AuthorityKind, AuthoritySource, TokenAddress};
 pub use domain::{Domain, DomainError, Refusal};
 pub use grants::Grant;

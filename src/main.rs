@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(&sentence(&error.to_string())),
     };
     match execute(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => fail(&format!("{error:#}")),
     }
 }

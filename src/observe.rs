@@ -1,6 +1,7 @@
 //! 2. Reads, and nothing else: all that a decision about an identity needs, gathered into one
 //!    value. What is not there is None, not an error.
 
+pub mod access;
 pub mod cluster_bundles;
 pub mod content;
 pub mod memory;

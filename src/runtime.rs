@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::controller::{self, Context, Queues, pace::Pace, queue::queue, trust_domain};
+use crate::controller::{self, Context, Queues, access, pace::Pace, queue::queue, trust_domain};
 use crate::identity::IdentityKey;
 use crate::observe::{Memory, View};
 use crate::sign::forge::Forge;
@@ -151,6 +151,7 @@ fn assemble(
     let (pod_reads, pod_reads_worker) = queue();
     let (trust_domains, trust_domains_worker) = queue();
     let (rosters, rosters_worker) = queue();
+    let (access, access_worker) = queue();
     let context = Context {
         client: client.clone(),
         view: View {
@@ -174,6 +175,8 @@ fn assemble(
         trust_domains,
         rosters,
         roster_writes: controller::roster::LastWrites::default(),
+        access,
+        access_memory: access::AccessMemory::default(),
     };
     let queues = Queues {
         identities: identities_worker,
@@ -181,6 +184,7 @@ fn assemble(
         pod_reads: pod_reads_worker,
         trust_domains: trust_domains_worker,
         rosters: rosters_worker,
+        access: access_worker,
     };
     (Arc::new(context), queues, keys_done)
 }

@@ -27,6 +27,8 @@ pub struct Metrics {
     pub reconcile_errors: Family<ErrorLabels, Counter>,
     /// Making, signing and verifying one certificate, in seconds.
     pub sign_seconds: Histogram,
+    /// Objects of access policies that were written, by enforcer and how it went.
+    pub access_writes: Family<EnforcerLabels, Counter>,
     /// Watches that broke and were started again, by resource.
     pub watch_errors: Family<ResourceLabels, Counter>,
     /// Events that were sent.
@@ -63,6 +65,13 @@ pub struct ErrorLabels {
     pub kind: &'static str,
 }
 
+/// For which enforcer an object was written, and how it went.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EnforcerLabels {
+    pub enforcer: &'static str,
+    pub result: &'static str,
+}
+
 /// Which resource.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ResourceLabels {
@@ -79,6 +88,7 @@ impl Metrics {
             reconcile_seconds: Family::new_with_constructor(reconcile as fn() -> Histogram),
             reconcile_errors: Family::default(),
             sign_seconds: Histogram::new(exponential_buckets(0.000_02, 2.0, 18)),
+            access_writes: Family::default(),
             watch_errors: Family::default(),
             events_sent: Counter::default(),
             events_dropped: Counter::default(),
@@ -111,6 +121,11 @@ impl Metrics {
             "Time to make, sign and verify one certificate, its key included",
             seconds(),
             metrics.sign_seconds.clone(),
+        );
+        registry.register(
+            "countersign_access_writes",
+            "Objects written for access policies, by enforcer and result",
+            metrics.access_writes.clone(),
         );
         registry.register(
             "countersign_watch_errors",

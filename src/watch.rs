@@ -3,6 +3,7 @@
 //! A mirror keeps only a projection of each object, in a type of ours, and says what changed. It
 //! notices what was deleted while a watch was broken, which a plain stream of events does not.
 
+pub mod access;
 pub mod agents;
 pub mod census;
 pub mod domains;

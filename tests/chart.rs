@@ -92,12 +92,51 @@ fn selectors_find_the_operator_and_not_the_test_pod() {
     ));
 }
 
+/// Each flavour selects revoked pods and nobody else.
+#[test]
+fn quarantine_is_off_by_default_and_selects_the_revoked_alone() {
+    let is_quarantine = |object: &&Value| {
+        object["metadata"]["name"]
+            .as_str()
+            .is_some_and(|name| name.starts_with("countersign-quarantine"))
+    };
+    let Some(objects) = render(&[]) else { return };
+    assert_eq!(objects.iter().filter(is_quarantine).count(), 0);
+    let all = ["networkPolicy", "istio", "linkerd", "cilium"]
+        .map(|kind| format!("quarantine.{kind}=true"));
+    let mut values: Vec<&str> = all.iter().map(String::as_str).collect();
+    values.push(r#"quarantine.namespaces=["a","b"]"#);
+    let objects = render(&values).expect("helm was there a moment ago");
+    let revoked: Value =
+        serde_yaml::from_str("countersign.dev/state: revoked").expect("it is YAML");
+    let mut kinds: Vec<String> = Vec::new();
+    for object in objects.iter().filter(is_quarantine) {
+        let spec = &object["spec"];
+        let selectors: Vec<&Value> =
+            ["podSelector", "selector", "workloadSelector", "endpointSelector"]
+                .into_iter()
+                .filter_map(|key| spec.get(key))
+                .map(|selector| selector.get("matchLabels").unwrap_or(&selector["labels"]))
+                .collect();
+        assert_eq!(selectors, [&revoked], "{object:?}");
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or("everywhere");
+        kinds.push(format!("{} {namespace}", kind(object)));
+    }
+    kinds.sort();
+    let mut expected = vec!["CiliumClusterwideNetworkPolicy everywhere".to_owned()];
+    for kind in ["AuthorizationPolicy", "NetworkPolicy", "Server", "Sidecar"] {
+        expected.extend(["a", "b"].map(|namespace| format!("{kind} {namespace}")));
+    }
+    expected.sort();
+    assert_eq!(kinds, expected);
+}
+
 #[test]
 fn crds_come_with_the_chart_and_stay_when_it_goes() {
     let Some(objects) = render(&[]) else { return };
     let crds: Vec<&Value> =
         objects.iter().filter(|object| kind(object) == "CustomResourceDefinition").collect();
-    assert_eq!(crds.len(), 3);
+    assert_eq!(crds.len(), 4);
     for crd in crds {
         assert_eq!(crd["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
     }
@@ -109,7 +148,7 @@ fn crds_come_with_the_chart_and_stay_when_it_goes() {
 #[test]
 fn crds_are_rendered_as_they_are() {
     let Some(objects) = render(&[]) else { return };
-    for plural in ["agentidentities", "agentrosters", "trustdomains"] {
+    for plural in ["agentidentities", "agentrosters", "trustdomains", "agentaccesspolicies"] {
         let file = root().join(format!("crds/{plural}.countersign.dev.yaml"));
         let text = std::fs::read_to_string(&file).expect("crds/ has it");
         let mut shipped: Value = serde_yaml::from_str(&text).expect("it is YAML");
@@ -143,6 +182,8 @@ fn a_value_that_does_not_exist_is_refused() {
         ("image.digest=latest", "digest"),
         ("listenAddress=localhost", "listenAddress"),
         ("networkPolicy.apiServer.ports=[]", "ports"),
+        ("quarantine.calico=true", "calico"),
+        ("quarantine.istio=true", "list them in quarantine.namespaces"),
     ] {
         let Some(refusal) = helm_error(value) else { return };
         assert!(refusal.contains(says), "{value}: {refusal}");

@@ -31,6 +31,20 @@ fn the_plain_manifest_is_the_chart_rendered() {
     assert!(rendered == checked_in, "manifests/install.yaml is out of date: run make generate");
 }
 
+#[test]
+fn the_quarantine_manifests_are_the_chart_rendered() {
+    if !helm_is_there() {
+        return;
+    }
+    let folder = root().join("target/quarantine");
+    run(Command::new(root().join("packaging/quarantine-yaml.sh")).arg(&folder));
+    assert_same(
+        "manifests/quarantine",
+        &files("manifests/quarantine"),
+        &files("target/quarantine"),
+    );
+}
+
 /// Helm is built, not shipped. A developer may run these tests without it; CI may not.
 fn helm_is_there() -> bool {
     let there = root().join("target/tools/helm").exists();

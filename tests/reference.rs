@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use countersign::api::{AgentIdentity, AgentRoster, TrustDomain};
+use countersign::api::{AgentAccessPolicy, AgentIdentity, AgentRoster, TrustDomain};
 use kube::CustomResourceExt;
 use serde_json::Value;
 
@@ -11,7 +11,9 @@ use serde_json::Value;
 fn every_field_is_described() {
     let reference = read("docs/reference.md");
     let mut fields = BTreeSet::new();
-    for crd in [AgentIdentity::crd(), AgentRoster::crd(), TrustDomain::crd()] {
+    for crd in
+        [AgentIdentity::crd(), AgentRoster::crd(), TrustDomain::crd(), AgentAccessPolicy::crd()]
+    {
         let crd = serde_json::to_value(crd).expect("a CRD is plain data");
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
         for part in ["spec", "status"] {

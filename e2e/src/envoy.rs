@@ -36,9 +36,18 @@ impl Envoy {
     /// Starts one that reads its certificate and its trust from `mount`, as a pod's volume, and
     /// keeps its own files in `folder`.
     pub async fn start(folder: &Path, mount: &Path) -> Self {
-        let port = workspace::free_port();
+        Self::spawn(folder, configuration(workspace::free_port(), mount, "")).await
+    }
+
+    /// The same on a port, with the filters that an AgentAccessPolicy's ConfigMap holds: its files
+    /// are in `access`.
+    pub async fn start_guarded(folder: &Path, mount: &Path, access: &Path, port: u16) -> Self {
+        Self::spawn(folder, configuration(port, mount, &guards(access))).await
+    }
+
+    async fn spawn(folder: &Path, (port, configuration): (u16, String)) -> Self {
         let file: PathBuf = folder.join("envoy.yaml");
-        std::fs::write(&file, configuration(port, mount)).expect("the folder is writable");
+        std::fs::write(&file, configuration).expect("the folder is writable");
         let mut command = Command::new(workspace::tool("envoy"));
         command.arg("--config-path").arg(&file).args([
             "--log-level",
@@ -61,7 +70,15 @@ impl Envoy {
         let config = client(&caller.bundle)
             .with_client_auth_cert(caller.chain.clone(), caller.key.clone_key())
             .map_err(io::Error::other)?;
-        self.request(config, host).await
+        self.request(config, host, &get(host)).await
+    }
+
+    /// A request of any kind, written out, over a new connection.
+    pub async fn ask(&self, caller: &Delivered, request: &str) -> io::Result<u16> {
+        let config = client(&caller.bundle)
+            .with_client_auth_cert(caller.chain.clone(), caller.key.clone_key())
+            .map_err(io::Error::other)?;
+        self.request(config, "agent", request).await.map(|answer| answer.status)
     }
 
     /// The same without a certificate.
@@ -70,10 +87,15 @@ impl Envoy {
         bundle: &[CertificateDer<'static>],
         host: &str,
     ) -> io::Result<Answer> {
-        self.request(client(bundle).with_no_client_auth(), host).await
+        self.request(client(bundle).with_no_client_auth(), host, &get(host)).await
     }
 
-    async fn request(&self, mut config: ClientConfig, host: &str) -> io::Result<Answer> {
+    async fn request(
+        &self,
+        mut config: ClientConfig,
+        host: &str,
+        request: &str,
+    ) -> io::Result<Answer> {
         // A resumed session would show no certificate.
         config.resumption = rustls::client::Resumption::disabled();
         let stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
@@ -81,7 +103,6 @@ impl Envoy {
         let mut tls = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
         let peer = tls.get_ref().1.peer_certificates().unwrap_or_default();
         let peer = peer.iter().map(|der| der.clone().into_owned()).collect();
-        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         tls.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         tls.read_to_end(&mut answer).await?;
@@ -90,6 +111,10 @@ impl Envoy {
         let status = status.ok_or_else(|| io::Error::other(format!("no answer: {answer:?}")))?;
         Ok(Answer { status, peer })
     }
+}
+
+fn get(host: &str) -> String {
+    format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
 }
 
 /// Somebody with a good certificate of a CA that nobody trusts. It has no bundle.
@@ -106,7 +131,7 @@ pub fn stranger() -> Delivered {
     }
 }
 
-fn client(
+pub(crate) fn client(
     bundle: &[CertificateDer<'static>],
 ) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
     let provider = Arc::new(aws_lc_rs::default_provider());
@@ -165,10 +190,28 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
+/// The filters of an AgentAccessPolicy's ConfigMap, as its user's Envoy refers to them.
+fn guards(access: &Path) -> String {
+    let filter = |name: &str, file: &str, kind: &str| {
+        let folder = access.display();
+        format!(
+            r#"- name: {name}
+            config_discovery:
+              config_source:
+                path_config_source: {{path: "{folder}/{file}", watched_directory: {{path: "{folder}"}}}}
+                resource_api_version: V3
+              type_urls: [type.googleapis.com/envoy.extensions.filters.http.{kind}]
+          "#
+        )
+    };
+    filter("countersign-mcp", "envoy-mcp.json", "mcp.v3.Mcp")
+        + &filter("countersign-access", "envoy-access.json", "rbac.v3.RBAC")
+}
+
 /// The node id is quoted since Envoy takes a bare number for one.
-fn configuration(port: u16, mount: &Path) -> String {
+pub(crate) fn configuration(port: u16, mount: &Path, guards: &str) -> (u16, String) {
     let mount = mount.display();
-    format!(
+    let text = format!(
         r#"
 node: {{id: "test", cluster: "test"}}
 static_resources:
@@ -189,7 +232,7 @@ static_resources:
               - match: {{prefix: "/"}}
                 direct_response: {{status: 200, body: {{inline_string: "hello\n"}}}}
           http_filters:
-          - name: envoy.filters.http.router
+          {guards}- name: envoy.filters.http.router
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
       transport_socket:
@@ -209,5 +252,6 @@ static_resources:
                 path_config_source: {{path: "{mount}/envoy-trust.yaml", watched_directory: {{path: "{mount}"}}}}
                 resource_api_version: V3
 "#
-    )
+    );
+    (port, text)
 }

@@ -48,7 +48,7 @@ impl Namespace {
 
     fn print(&self) {
         eprintln!("\n===== what is in namespace {} =====", self.name);
-        eprintln!("{}", self.objects("agentidentities.countersign.dev,agentrosters.countersign.dev,secrets,configmaps,pods"));
+        eprintln!("{}", self.objects("agentidentities.countersign.dev,agentrosters.countersign.dev,agentaccesspolicies.countersign.dev,networkpolicies,secrets,configmaps,pods"));
         eprintln!("===== TrustDomains =====");
         eprintln!("{}", self.objects("trustdomains.countersign.dev"));
         eprintln!("===== events =====");

@@ -191,7 +191,7 @@ fn command_with_clock(server: &ApiServer, options: &Options) -> (Command, Option
         .args(&options.arguments)
         .envs(options.environment.iter().map(|(name, value)| (name, value)));
     if options.clock_ahead != 0 {
-        command.args(["--max-clock-skew", "1000000h"]);
+        command.args(["--max-clock-skew", "876000h"]);
     }
     let ahead = Some(options.clock_ahead).filter(|ahead| *ahead != 0);
     let clock = options.clock_wrong.or(ahead).map(|off| Clock::of(&mut command, off));

@@ -24,6 +24,8 @@ pub enum Signal {
     Continue,
     /// Ends it between two instructions.
     Kill,
+    /// Asks a daemon to read its configuration again.
+    Reload,
 }
 
 /// A running program, its output in a file. It is killed when this is dropped, and by the kernel
@@ -71,6 +73,7 @@ impl Process {
             Signal::Stop => libc::SIGSTOP,
             Signal::Continue => libc::SIGCONT,
             Signal::Kill => libc::SIGKILL,
+            Signal::Reload => libc::SIGHUP,
         };
         let id = libc::pid_t::try_from(self.id()).expect("a process id fits its own type");
         // SAFETY: kill takes two numbers. The id is of a child that has not been waited for

@@ -155,9 +155,10 @@ async fn of_two_identities_the_more_specific_has_the_pod() {
 #[tokio::test]
 async fn a_pod_takes_one_write_and_rest_takes_none() {
     let ns = World::shared().await.namespace("one-write").await;
+    // Before there is an identity, and so before there is a roster: the policies label the others.
+    ns.pod("pod", "planner", json!({})).await;
     ns.identity("planner", json!({"role": "planner"})).await;
     ns.ready("planner").await;
-    ns.pod("pod", "planner", json!({})).await;
     carries(&ns, "pod", "planner", Some("planner")).await;
     counts(&ns, "planner", 1, 1).await;
     holds_for("the pod is written once", seconds(3), async || {

@@ -182,7 +182,8 @@ pub enum ExtraFormat {
     /// `keystore.p12` and `keystore.password` (Java, .NET).
     #[serde(rename = "PKCS12")]
     Pkcs12,
-    /// `envoy-identity.yaml` and `envoy-trust.yaml`, which Envoy loads and reloads by itself.
+    /// `envoy-identity.yaml` with `envoy-trust.yaml` or `envoy-trust-crl.yaml`, which Envoy loads and
+    /// reloads by itself.
     #[serde(rename = "EnvoySDS")]
     EnvoySds,
 }

@@ -24,7 +24,6 @@ use serde::{Deserialize, Serialize};
     doc = "Which identities the pods of each ServiceAccount may carry. Written by the operator alone, read by the admission policies.",
     printcolumn(name = "Identities", type_ = "integer", json_path = ".spec.identities"),
     printcolumn(name = "From", type_ = "string", json_path = ".spec.from"),
-    printcolumn(name = "To", type_ = "string", json_path = ".spec.to"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -6,6 +6,8 @@
 pub const READY: &str = "Ready";
 /// The condition that says whether an identity's pods carry its labels.
 pub const PODS_LABELLED: &str = "PodsLabelled";
+/// The condition that says whether every name in a policy stands for something.
+pub const NAMES_FOUND: &str = "NamesFound";
 /// The condition of a TrustDomain that is marked default: whether it is the one that counts.
 pub const DEFAULT: &str = "Default";
 /// The condition of a TrustDomain while its CAs change: what comes next, and when.
@@ -105,6 +107,22 @@ pub enum Reason {
     NamespacesUnreached,
     /// Every selected namespace holds the bundle, and the ClusterTrustBundle does not.
     ClusterTrustBundleUnreached,
+
+    // AgentAccessPolicy, Ready
+    /// Every enforcer's objects say what the policy says.
+    Compiled,
+    /// Some let through less.
+    Narrowed,
+    /// Nothing enforces it.
+    NoEnforcer,
+    /// An enforcer's objects could not be written.
+    EnforcerFailed,
+
+    // AgentAccessPolicy, NamesFound
+    /// Every name stands for an identity.
+    EveryNameFound,
+    /// Some names match nothing.
+    NamesUnmatched,
 }
 
 impl Reason {
@@ -147,6 +165,12 @@ impl Reason {
             Reason::Published => "Published",
             Reason::NamespacesUnreached => "NamespacesUnreached",
             Reason::ClusterTrustBundleUnreached => "ClusterTrustBundleUnreached",
+            Reason::Compiled => "Compiled",
+            Reason::Narrowed => "Narrowed",
+            Reason::NoEnforcer => "NoEnforcer",
+            Reason::EnforcerFailed => "EnforcerFailed",
+            Reason::EveryNameFound => "EveryNameFound",
+            Reason::NamesUnmatched => "NamesUnmatched",
         }
     }
 }

@@ -19,6 +19,11 @@ pub const KEY_URI: &str = "tls.key.uri";
 /// Label on CA Secrets: the kind of authority that the CA came from, as `spec.authority` names it.
 pub const AUTHORITY_LABEL: &str = "countersign.dev/authority";
 
+/// Label on what is made of an AgentAccessPolicy: its name.
+pub const ACCESS_POLICY_LABEL: &str = "countersign.dev/access-policy";
+/// Label on the same, by which Kubernetes' own tools tell who wrote it.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+
 /// Annotation on pods and Secrets: the SPIFFE ID.
 pub const SPIFFE_ID_ANNOTATION: &str = "countersign.dev/spiffe-id";
 /// Annotation on Secrets: the leaf's serial number, lower-case hexadecimal.
@@ -59,8 +64,10 @@ pub const KEYSTORE_PASSWORD: &str = "keystore.password";
 pub const ENVOY_IDENTITY: &str = "envoy-identity.yaml";
 /// `EnvoySDS`: a discovery response with the bundle.
 pub const ENVOY_TRUST: &str = "envoy-trust.yaml";
+/// `EnvoySDS`: the same, and that nobody is trusted whom `crl.pem` takes back.
+pub const ENVOY_TRUST_CRL: &str = "envoy-trust-crl.yaml";
 /// Every key that an identity's Secret may hold.
-pub const SECRET_KEYS: [&str; 8] = [
+pub const SECRET_KEYS: [&str; 9] = [
     TLS_CRT,
     TLS_KEY,
     CA_CRT,
@@ -69,7 +76,13 @@ pub const SECRET_KEYS: [&str; 8] = [
     KEYSTORE_PASSWORD,
     ENVOY_IDENTITY,
     ENVOY_TRUST,
+    ENVOY_TRUST_CRL,
 ];
+
+/// In the ConfigMap for an Envoy beside a target: who may call, as `envoy.filters.http.rbac`.
+pub const ENVOY_ACCESS: &str = "envoy-access.json";
+/// The same: what is read of MCP, as `envoy.filters.http.mcp`.
+pub const ENVOY_MCP: &str = "envoy-mcp.json";
 
 /// The longest value a label may have, and so the longest name an AgentIdentity may have.
 pub const LABEL_VALUE_MAX: usize = 63;
@@ -89,4 +102,9 @@ pub fn bundle_config_map_name(trust_domain: &str) -> String {
 /// characters that no object's name may (`_`).
 pub fn cluster_trust_bundle_name(trust_domain: &str) -> String {
     format!("{}:{trust_domain}", AGENT_SIGNER.replace('/', ":"))
+}
+
+/// The ConfigMap for an Envoy beside an identity that is a target of an AgentAccessPolicy.
+pub fn access_config_map_name(identity: &str) -> String {
+    format!("countersign-access-{identity}")
 }

@@ -165,3 +165,122 @@ pub fn conditions(generator: &mut SchemaGenerator) -> Schema {
         "items": items,
     })
 }
+
+const ROLE_RULE: &str = "self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')";
+const NAMESPACE_RULE: &str = "self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')";
+
+/// The name of an AgentIdentity.
+pub fn identity_name(_: &mut SchemaGenerator) -> Schema {
+    text(
+        63,
+        "self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')",
+        "write the name of an AgentIdentity: lower-case letters, digits, '-' and '.'",
+    )
+}
+
+/// A role.
+pub fn role_name(_: &mut SchemaGenerator) -> Schema {
+    text(63, ROLE_RULE, ROLE_MESSAGE)
+}
+
+const ROLE_MESSAGE: &str = "write a role as AgentIdentities have it: letters, digits, '-', '_' and '.'; there are no wildcards";
+
+/// The name of a namespace.
+pub fn namespace_name(_: &mut SchemaGenerator) -> Schema {
+    text(63, NAMESPACE_RULE, NAMESPACE_MESSAGE)
+}
+
+const NAMESPACE_MESSAGE: &str =
+    "write the name of a namespace: lower-case letters, digits and '-'; there are no wildcards";
+
+/// Roles.
+pub fn role_names(generator: &mut SchemaGenerator) -> Schema {
+    set_of(role_name(generator), 64)
+}
+
+/// Names of namespaces.
+pub fn namespace_names(generator: &mut SchemaGenerator) -> Schema {
+    set_of(namespace_name(generator), 64)
+}
+
+/// SPIFFE IDs of workloads.
+pub fn spiffe_ids(_: &mut SchemaGenerator) -> Schema {
+    let rule = "self.matches('^spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)+$') && !self.matches('/[.]{1,2}(/|$)')";
+    set_of(
+        text(
+            2048,
+            rule,
+            "write a SPIFFE ID with a path and without wildcards, such as spiffe://partner.example.com/ns/lab/sa/planner",
+        ),
+        256,
+    )
+}
+
+/// Names of MCP tools. The specification asks for letters, digits and a few marks, and so do we:
+/// whatever an enforcer might take for a pattern is not among them.
+pub fn tool_names(_: &mut SchemaGenerator) -> Schema {
+    set_of(
+        text(
+            128,
+            "self.matches('^[A-Za-z0-9._/-]+$')",
+            "write the name of an MCP tool: letters, digits, '_', '-', '.' and '/'; there are no wildcards",
+        ),
+        128,
+    )
+}
+
+/// HTTP methods.
+pub fn http_methods(_: &mut SchemaGenerator) -> Schema {
+    set_of(
+        text(16, "self.matches('^[A-Z]+$')", "write an HTTP method in capitals, such as GET"),
+        16,
+    )
+}
+
+/// Paths of URLs.
+pub fn http_paths(_: &mut SchemaGenerator) -> Schema {
+    let rule = "self.matches('^/([A-Za-z0-9_~-][A-Za-z0-9._~-]*/)*([A-Za-z0-9_~-][A-Za-z0-9._~-]*|[*])?$')";
+    set_of(
+        text(
+            512,
+            rule,
+            "write a path of letters, digits, '-', '_', '~' and '.', such as /search, or /search/* for all below it; no other wildcards, no %, no //, no segment that begins with '.'",
+        ),
+        32,
+    )
+}
+
+/// TCP ports.
+pub fn ports(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 32,
+        "x-kubernetes-list-type": "set",
+        "items": {
+            "type": "integer",
+            "format": "int32",
+            "x-kubernetes-validations": [{
+                "rule": "1 <= self && self <= 65535",
+                "message": "write a TCP port: 1 to 65535",
+            }],
+        },
+    })
+}
+
+fn text(longest: usize, rule: &str, message: &str) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": longest,
+        "x-kubernetes-validations": [{"rule": rule, "message": message}],
+    })
+}
+
+fn set_of(items: Schema, most: usize) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": most,
+        "x-kubernetes-list-type": "set",
+        "items": items,
+    })
+}

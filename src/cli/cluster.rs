@@ -9,7 +9,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
 
-use crate::api::{AgentIdentity, TrustDomain};
+use crate::api::{AgentAccessPolicy, AgentIdentity, TrustDomain};
 
 /// Which cluster is meant.
 #[derive(Args, Debug, Clone)]
@@ -117,6 +117,21 @@ impl Cluster {
         match all.patch(name, &parameters, &Patch::Merge(change)).await {
             Ok(_) => Ok(()),
             Err(error) => Err(problem(error, "change", name)),
+        }
+    }
+
+    /// All access policies of the cluster.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn access_policies(&self) -> Result<Vec<AgentAccessPolicy>, Problem> {
+        let all: Api<AgentAccessPolicy> = Api::all(self.client.clone());
+        match all.list(&ListParams::default()).await {
+            Ok(list) => Ok(list.items),
+            Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
+                Err(Problem::Refused(format!("the policies cannot be read: {}", status.message)))
+            }
+            Err(error) => Err(Problem::Away(error.to_string())),
         }
     }
 

@@ -2,11 +2,11 @@
 
 use kube::CustomResourceExt;
 
-use crate::api::{AgentIdentity, AgentRoster, TrustDomain};
+use crate::api::{AgentAccessPolicy, AgentIdentity, AgentRoster, TrustDomain};
 
 /// The CRDs by file name, as crds/ holds them.
 pub fn files() -> Vec<(String, String)> {
-    [AgentIdentity::crd(), AgentRoster::crd(), TrustDomain::crd()]
+    [AgentIdentity::crd(), AgentRoster::crd(), TrustDomain::crd(), AgentAccessPolicy::crd()]
         .into_iter()
         .map(|crd| {
             let name = format!("{}.yaml", crd.metadata.name.as_deref().unwrap_or_default());

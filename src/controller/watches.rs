@@ -5,21 +5,23 @@ use std::time::Duration;
 
 use futures::Stream;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{ListParams, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Config, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, ResourceExt};
 
-use super::Context;
-use crate::api::names::{IDENTITY_LABEL, TRUST_DOMAIN_LABEL};
-use crate::api::{AgentIdentity, AgentRoster, TrustDomain};
+use super::{Context, access};
+use crate::api::names::{ACCESS_POLICY_LABEL, IDENTITY_LABEL, TRUST_DOMAIN_LABEL};
+use crate::api::{AgentAccessPolicy, AgentIdentity, AgentRoster, TrustDomain};
 use crate::identity::{AuthoritySource, IdentityKey};
 use crate::observe::identity_of_secret;
 use crate::observe::view::{
     Object, SecretFacts, SlotVersion, bundle_facts, namespace_facts, roster_facts,
 };
 use crate::telemetry::ResourceLabels;
+use crate::watch::access::PolicyFacts;
 use crate::watch::agents::AgentFacts;
 use crate::watch::pods::{Pod, PodFacts};
 use crate::watch::{Change, ObjectKey, drive};
@@ -37,6 +39,8 @@ pub async fn run(context: Arc<Context>) {
         identities(context),
         pods(context),
         rosters(context),
+        access_policies(context),
+        network_policies(context),
     );
 }
 
@@ -173,7 +177,15 @@ async fn secrets(context: &Context) {
                 Change::Gone { old, .. } => (old, None),
             };
             let (Change::Set { key, .. } | Change::Gone { key, .. }) = &change;
-            let Some(identity) = identity_of_secret(key, facts) else { continue };
+            let named = identity_of_secret(key, facts);
+            // Whoever it was of until now may have to take it back.
+            if let Change::Set { old: Some(old), .. } = &change
+                && let Some(former) = identity_of_secret(key, old)
+                && named.as_ref() != Some(&former)
+            {
+                context.identities.wake(former);
+            }
+            let Some(identity) = named else { continue };
             context.memory.confirm_secret(&identity, version);
             // What this replica wrote itself is no news.
             if version.is_none_or(|version| context.memory.content(&identity, version).is_none()) {
@@ -201,7 +213,47 @@ async fn identities(context: &Context) {
     .await;
 }
 
+async fn access_policies(context: &Context) {
+    let api = Api::<DeserializeGuard<AgentAccessPolicy>>::all(context.client.clone());
+    follow(context, "agentaccesspolicies", watch(api, Config::default()), |event| {
+        for change in context.view.access_policies.take(event, |guard| Some(PolicyFacts::of(guard)))
+        {
+            let (Change::Set { key, .. } | Change::Gone { key, .. }) = change;
+            context.access.wake(key.namespace.to_string());
+        }
+    })
+    .await;
+}
+
+/// The one kind made of policies that every cluster has: whoever deletes or changes one of ours
+/// has it made anew at once.
+async fn network_policies(context: &Context) {
+    let api = Api::<PartialObjectMeta<NetworkPolicy>>::all(context.client.clone());
+    let stream = watch(api, Config::default().labels(ACCESS_POLICY_LABEL));
+    follow(context, "networkpolicies", stream, |event| {
+        if let Event::Apply(object) | Event::Delete(object) = event {
+            context.access.wake(object.namespace().unwrap_or_default());
+        }
+    })
+    .await;
+}
+
 fn take_identity(context: &Context, change: Change<AgentFacts>) {
+    let (Change::Set { key, .. } | Change::Gone { key, .. }) = &change;
+    let is_status_alone = match &change {
+        Change::Set { old: Some(old), new, .. } => {
+            old.identity == new.identity && old.is_being_deleted == new.is_being_deleted
+        }
+        _ => false,
+    };
+    let namespace = key.namespace.clone();
+    take_identity_in(context, change);
+    if !is_status_alone {
+        access::identity_changed(context, &namespace);
+    }
+}
+
+fn take_identity_in(context: &Context, change: Change<AgentFacts>) {
     match change {
         Change::Gone { key, old } => {
             let key = IdentityKey::from(key);

@@ -8,6 +8,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::conditions::Reason;
+use crate::decide::schedule::whole_seconds;
 use crate::decide::slots::Blocked;
 
 /// Two clocks that differ, as they stood when it was noticed.
@@ -30,8 +31,8 @@ impl Disagreement {
         let message = format!(
             "the clock of the operator's machine is {} {side} the API server's (noticed when the one said {} and the other {}), and nothing is signed and no CA changed until they agree: see to the time service (NTP) of the two machines",
             words(skew.abs()),
-            self.own,
-            self.server
+            whole_seconds(self.own),
+            whole_seconds(self.server)
         );
         Blocked { reason: Reason::ClockDisagrees, message }
     }
@@ -52,11 +53,12 @@ pub fn compare(
     before.filter(|before| (before.skew() - found.skew()).abs() <= bound).or(Some(found))
 }
 
+/// To the nearest minute: an answer's time is cut to whole seconds, and came a moment ago.
 fn words(skew: SignedDuration) -> String {
-    let seconds = skew.as_secs();
-    match (seconds / 3600, seconds % 3600 / 60, seconds % 60) {
-        (0, minutes, seconds) => format!("{minutes}m {seconds}s"),
-        (hours, minutes, _) => format!("{hours}h {minutes}m"),
+    let minutes = (skew.as_secs() + 30) / 60;
+    match (minutes / 60, minutes % 60) {
+        (0, minutes) => format!("{minutes}m"),
+        (hours, minutes) => format!("{hours}h {minutes}m"),
     }
 }
 
@@ -94,7 +96,9 @@ mod tests {
 
     #[test]
     fn the_message_has_both_times_and_what_to_do() {
-        let Blocked { reason, message } = ahead(-3600).blocked();
+        let late =
+            Disagreement { server: at(0), own: at(-3600) + SignedDuration::from_millis(600) };
+        let Blocked { reason, message } = late.blocked();
         assert_eq!(reason, Reason::ClockDisagrees);
         let times = ["1h 0m behind", "2027-01-15T07:00:00Z", "2027-01-15T08:00:00Z", "NTP"];
         for part in times {

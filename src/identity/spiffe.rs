@@ -71,6 +71,19 @@ impl SpiffeId {
         Ok(SpiffeId(id.into()))
     }
 
+    /// Reads a whole ID; None where it is not one of a workload.
+    pub fn read(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("spiffe://")?;
+        let (domain, path) = rest.split_at(rest.find('/')?);
+        SpiffeId::new(&TrustDomainName::parse(domain).ok()?, path).ok()
+    }
+
+    /// The name of its trust domain.
+    pub fn trust_domain(&self) -> &str {
+        let rest = self.0.strip_prefix("spiffe://").unwrap_or_default();
+        rest.split('/').next().unwrap_or_default()
+    }
+
     /// The whole ID.
     pub fn as_str(&self) -> &str {
         &self.0

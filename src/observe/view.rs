@@ -15,6 +15,7 @@ use crate::decide::Meta;
 use crate::decide::bundle::{BundleFacts, NamespaceFacts};
 use crate::decide::roster::{PartFacts, digest};
 use crate::identity::{Identity, SpiffeId};
+use crate::watch::access::PolicyFacts;
 use crate::watch::agents::AgentFacts;
 use crate::watch::census::Census;
 use crate::watch::domains::Domains;
@@ -32,6 +33,7 @@ pub struct View {
     pub cluster_domain: String,
     pub trust_domains: Mirror<Object<TrustDomain>>,
     pub identities: Mirror<AgentFacts>,
+    pub access_policies: Mirror<PolicyFacts>,
     /// Secrets with our label, by metadata alone.
     pub secrets: Mirror<SecretFacts>,
     /// The Secrets of the operator's namespace, by metadata alone: CA Secrets, and those that

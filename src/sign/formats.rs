@@ -11,8 +11,8 @@ use super::SignError;
 use super::key::PrivateKey;
 use crate::api::ExtraFormat;
 use crate::api::names::{
-    CA_CRT, COMBINED_PEM, ENVOY_IDENTITY, ENVOY_TRUST, KEYSTORE_P12, KEYSTORE_PASSWORD, TLS_CRT,
-    TLS_KEY,
+    CA_CRT, COMBINED_PEM, ENVOY_IDENTITY, ENVOY_TRUST, ENVOY_TRUST_CRL, KEYSTORE_P12,
+    KEYSTORE_PASSWORD, TLS_CRT, TLS_KEY,
 };
 
 /// Rounds of the key store's password hash. The password is 144 random bits, which no number of
@@ -82,6 +82,7 @@ pub fn render_bundle(bundle_pem: &str, formats: &BTreeSet<ExtraFormat>) -> Files
     files.put(CA_CRT, bundle_pem);
     if formats.contains(&ExtraFormat::EnvoySds) {
         files.put(ENVOY_TRUST, envoy_trust(bundle_pem.as_bytes()));
+        files.put(ENVOY_TRUST_CRL, envoy_trust_crl(bundle_pem.as_bytes()));
     }
     files
 }
@@ -107,13 +108,13 @@ pub fn inspect(
         formats.insert(ExtraFormat::Pkcs12);
         known.extend([KEYSTORE_P12, KEYSTORE_PASSWORD]);
     }
-    let envoy = (
-        envoy_identity(certificates, key_pem),
-        envoy_trust(file(CA_CRT).unwrap_or_default()).into_bytes(),
-    );
-    if file(ENVOY_IDENTITY) == Some(envoy.0.as_slice()) && file(ENVOY_TRUST) == Some(&envoy.1) {
+    let bundle_pem = file(CA_CRT).unwrap_or_default();
+    if file(ENVOY_IDENTITY) == Some(envoy_identity(certificates, key_pem).as_slice())
+        && file(ENVOY_TRUST) == Some(envoy_trust(bundle_pem).as_bytes())
+        && file(ENVOY_TRUST_CRL) == Some(envoy_trust_crl(bundle_pem).as_bytes())
+    {
         formats.insert(ExtraFormat::EnvoySds);
-        known.extend([ENVOY_IDENTITY, ENVOY_TRUST]);
+        known.extend([ENVOY_IDENTITY, ENVOY_TRUST, ENVOY_TRUST_CRL]);
     }
     let strays = data.keys().filter(|name| !known.contains(&name.as_str())).cloned().collect();
     (formats, strays)
@@ -182,6 +183,23 @@ fn envoy_trust(bundle_pem: &[u8]) -> String {
     push_inline(&mut response, &String::from_utf8_lossy(bundle_pem));
     response
 }
+
+/// The same, with the CRLs that the ConfigMap brings into the same volume.
+///
+/// A file of its own and not a part of the other: Envoy refuses everybody when the file that it is told
+/// to read is not there, or is older than it may be. So only whoever asks for it has it, and the others'
+/// volumes and the trust domains whose CAs sign no CRL go on as they are. The CRLs themselves are not
+/// in here, lest each of them be a write for every agent.
+fn envoy_trust_crl(bundle_pem: &[u8]) -> String {
+    let trust = envoy_trust(bundle_pem);
+    // `watched_directory`, since the kubelet swaps a link in it and never writes the file.
+    format!(
+        "{trust}    crl: {{filename: {MOUNTED}/crl.pem}}\n    watched_directory: {{path: {MOUNTED}}}\n"
+    )
+}
+
+/// Where the README has agents mount their volume.
+const MOUNTED: &str = "/var/run/countersign";
 
 const ENVOY_SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 

@@ -115,6 +115,7 @@ async fn a_file_that_was_changed_makes_its_format_no_longer_whole() {
         ("keystore.password", ExtraFormat::Pkcs12),
         ("envoy-identity.yaml", ExtraFormat::EnvoySds),
         ("envoy-trust.yaml", ExtraFormat::EnvoySds),
+        ("envoy-trust-crl.yaml", ExtraFormat::EnvoySds),
     ] {
         let data = data(&prepared, |file, bytes| {
             if file == name {

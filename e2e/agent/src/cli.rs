@@ -51,6 +51,15 @@ pub struct ServeArgs {
     #[arg(long, env = "AGENT_RATE", default_value_t = 5.0, value_parser = rate)]
     pub rate: f64,
 
+    /// An agent to keep one connection open to, and to call over it, written as for --call.
+    #[arg(long, env = "AGENT_KEEP", value_delimiter = ',')]
+    pub keep: Vec<Target>,
+
+    /// How long a connection may stay open, in seconds, whoever opened it. It also ends with the peer's certificate,
+    /// and at once when the peer is revoked.
+    #[arg(long, env = "AGENT_CONNECTION_LIFE", default_value_t = 600)]
+    pub connection_life: u32,
+
     /// Where `agent report` finds the counters: loopback, so that nothing leaves the pod.
     #[arg(long, env = "AGENT_STATUS", default_value = "127.0.0.1:9180")]
     pub status: String,

@@ -23,11 +23,17 @@ pub struct Report {
     pub identity: Facts,
     pub loads: u64,
     pub serials: VecDeque<Held>,
+    /// How many certificates crl.pem takes back.
+    pub revoked: usize,
     pub calls: BTreeMap<String, Calls>,
+    pub kept: BTreeMap<String, Kept>,
     pub handshakes_accepted: u64,
     pub accepted: VecDeque<Met>,
     pub refused: u64,
     pub refusals: VecDeque<Refused>,
+    /// Callers whose open connection was ended, because they may no longer call.
+    pub cut_off: u64,
+    pub cuts: VecDeque<Refused>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -48,6 +54,38 @@ pub struct Calls {
     pub before_first_success: u64,
     pub last_failure: Option<Failed>,
     pub peers: VecDeque<Met>,
+}
+
+/// Connections that stay open to one agent, one after the other.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Kept {
+    pub to: String,
+    pub expect: String,
+    pub open: bool,
+    pub opened: u64,
+    pub said: u64,
+    /// How the last of them ended, or the last try to open one.
+    pub last_end: Option<Failed>,
+}
+
+/// How a connection that was to stay open ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was as old as one may be.
+    Due,
+    /// The other side may no longer be spoken to.
+    Ours(String),
+    Theirs(String),
+    NotOpened(String),
+}
+
+impl End {
+    fn why(&self) -> &str {
+        match self {
+            Self::Due => "it was as old as one may be",
+            Self::Ours(why) | Self::Theirs(why) | Self::NotOpened(why) => why,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -77,7 +115,7 @@ pub struct Refused {
 pub struct Counters(Mutex<Report>);
 
 impl Counters {
-    pub fn new(material: &Material, targets: &[Target]) -> Self {
+    pub fn new(material: &Material, targets: &[Target], keep: &[Target]) -> Self {
         let calls = targets.iter().map(|target| {
             let (to, expect) = (target.to.clone(), target.expect.clone());
             (
@@ -93,17 +131,25 @@ impl Counters {
                 },
             )
         });
+        let kept = keep.iter().map(|target| {
+            let (to, expect) = (target.to.clone(), target.expect.clone());
+            (target.name.clone(), Kept { to, expect, ..Kept::default() })
+        });
         let counters = Self(Mutex::new(Report {
             spiffe_id: material.spiffe_id.clone(),
             started: clock::now(),
             identity: material.me.clone(),
             loads: 0,
             serials: VecDeque::new(),
+            revoked: 0,
             calls: calls.collect(),
+            kept: kept.collect(),
             handshakes_accepted: 0,
             accepted: VecDeque::new(),
             refused: 0,
             refusals: VecDeque::new(),
+            cut_off: 0,
+            cuts: VecDeque::new(),
         }));
         counters.holds(material);
         counters
@@ -130,6 +176,7 @@ impl Counters {
             }
             report.spiffe_id = material.spiffe_id.clone();
             report.identity = me;
+            report.revoked = material.trust.revoked.entries;
         });
     }
 
@@ -148,6 +195,32 @@ impl Counters {
                 &mut report.refusals,
                 Refused { at: clock::now(), from: from.to_string(), presented, why },
             );
+        });
+    }
+
+    /// A caller was good enough when its connection began, and is no longer.
+    pub fn cut_off(&self, from: SocketAddr, presented: String, why: String) {
+        self.change(|report| {
+            report.cut_off += 1;
+            let from = from.to_string();
+            push(&mut report.cuts, Refused { at: clock::now(), from, presented, why });
+        });
+    }
+
+    /// A line was answered. The first one is what tells that the connection is open: in TLS 1.3 a client is done before
+    /// the server has looked at its certificate.
+    pub fn said(&self, name: &str) {
+        self.change_kept(name, |kept| {
+            kept.opened += u64::from(!kept.open);
+            kept.open = true;
+            kept.said += 1;
+        });
+    }
+
+    pub fn kept(&self, name: &str, end: &End) {
+        self.change_kept(name, |kept| {
+            kept.open = false;
+            kept.last_end = Some(Failed { at: clock::now(), why: end.why().to_owned() });
         });
     }
 
@@ -174,6 +247,14 @@ impl Counters {
         self.change(|report| {
             if let Some(calls) = report.calls.get_mut(name) {
                 change(calls);
+            }
+        });
+    }
+
+    fn change_kept(&self, name: &str, change: impl FnOnce(&mut Kept)) {
+        self.change(|report| {
+            if let Some(kept) = report.kept.get_mut(name) {
+                change(kept);
             }
         });
     }

@@ -15,6 +15,8 @@ pub struct ForgedCa {
     pub root: CertificateDer<'static>,
     intermediate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
+    #[cfg_attr(not(test), expect(dead_code, reason = "only a test believes a forged CRL"))]
+    root_issuer: Issuer<'static, KeyPair>,
 }
 
 pub struct ForgedLeaf {
@@ -29,7 +31,7 @@ impl ForgedCa {
         let root_issuer = Issuer::new(root_params, root_key);
         let (key, params) = (KeyPair::generate()?, ca(&format!("{name}, issuing"), 0)?);
         let intermediate = params.signed_by(&key, &root_issuer)?.der().clone();
-        Ok(Self { root, intermediate, issuer: Issuer::new(params, key) })
+        Ok(Self { root, intermediate, issuer: Issuer::new(params, key), root_issuer })
     }
 
     /// A leaf as Countersign makes them, for an hour.
@@ -58,6 +60,47 @@ impl ForgedCa {
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         })
     }
+}
+
+#[cfg(test)]
+impl ForgedCa {
+    /// The root's CRL, which takes back the issuing CA or nothing, and the issuing CA's, which takes back these leaves.
+    pub fn lists(
+        &self,
+        issuing_too: bool,
+        leaves: &[&ForgedLeaf],
+        life: Duration,
+    ) -> Vec<rustls_pki_types::CertificateRevocationListDer<'static>> {
+        let issuing = issuing_too.then_some(&self.intermediate);
+        let leaves = leaves.iter().map(|leaf| &leaf.chain[0]);
+        [list(&self.root_issuer, issuing.into_iter(), life), list(&self.issuer, leaves, life)]
+            .into()
+    }
+}
+
+#[cfg(test)]
+fn list<'a>(
+    issuer: &Issuer<'static, KeyPair>,
+    revoked: impl Iterator<Item = &'a CertificateDer<'static>>,
+    life: Duration,
+) -> rustls_pki_types::CertificateRevocationListDer<'static> {
+    use x509_parser::prelude::{FromDer, X509Certificate};
+    let now = OffsetDateTime::from_unix_timestamp(clock::now().as_second()).unwrap();
+    let revoked = revoked.map(|der| rcgen::RevokedCertParams {
+        serial_number: X509Certificate::from_der(der).unwrap().1.raw_serial().to_vec().into(),
+        revocation_time: now,
+        reason_code: Some(rcgen::RevocationReason::KeyCompromise),
+        invalidity_date: None,
+    });
+    let params = rcgen::CertificateRevocationListParams {
+        this_update: now - Duration::minutes(1),
+        next_update: now + life,
+        crl_number: 1.into(),
+        issuing_distribution_point: None,
+        revoked_certs: revoked.collect(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    params.signed_by(issuer).unwrap().der().clone()
 }
 
 fn ca(name: &str, path_length: u8) -> Result<CertificateParams, rcgen::Error> {

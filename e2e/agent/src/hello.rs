@@ -1,4 +1,6 @@
 //! The conversation: `hello`, and an answer that says who is who. One line each way, over mutual TLS.
+//!
+//! `hello` ends with its answer. Who says `again` is answered the same, and may say it again over the same connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,13 +12,15 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::certificate::Facts;
 use crate::explain;
 use crate::tls;
-use crate::verify::{Refusal, SharedNotes, Trust, read_notes};
+use crate::verify::{Accepted, Refusal, SharedNotes, Trust, read_notes};
 
 pub const HELLO: &str = "hello";
+pub const AGAIN: &str = "again";
 const LONGEST_LINE: u64 = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -93,27 +97,8 @@ async fn converse(
     expect: &str,
     notes: SharedNotes,
 ) -> Result<Exchange, Failure> {
-    let config = tls::client(caller.key, caller.trust, expect.to_owned(), notes.clone())
-        .map_err(|error| Failure::Broken(error.to_string()))?;
-    let address = stream.peer_addr().map_err(|error| Failure::NotReached(error.to_string()))?;
-    let connecting =
-        TlsConnector::from(Arc::new(config)).connect(ServerName::from(address.ip()), stream);
-    let mut stream = connecting.await.map_err(|error| failure_of(&error, &notes))?;
-
-    // In TLS 1.3 a client is done before the server has looked at the client's certificate. A refusal
-    // comes as an alert when the client reads, so a write that fails is no verdict: read all the same.
-    let line = format!("{HELLO}\n");
-    let written = async {
-        stream.write_all(line.as_bytes()).await?;
-        stream.flush().await
-    };
-    let _ = written.await;
-    let mut answer = String::new();
-    let mut reader = BufReader::new(&mut stream).take(LONGEST_LINE);
-    reader.read_line(&mut answer).await.map_err(|error| failure_of(&error, &notes))?;
-    if answer.is_empty() {
-        return Err(Failure::TheyRefused("it closed the connection without an answer".to_owned()));
-    }
+    let mut stream = shake_hands(caller, stream, expect, &notes).await?;
+    let (sent, received) = say(&mut stream, HELLO, &notes).await?;
     let cipher_suite = stream
         .get_ref()
         .1
@@ -121,14 +106,54 @@ async fn converse(
         .map_or("?".to_owned(), |suite| format!("{:?}", suite.suite()));
     stream.shutdown().await.ok();
 
-    let received = answer.len();
-    let answer = serde_json::from_str(&answer)
+    let answer = serde_json::from_str(&received)
         .map_err(|error| Failure::Broken(format!("an answer that is none: {error}")))?;
-    match read_notes(&notes, |notes| notes.verdict.clone()) {
-        Some(Ok(accepted)) => {
-            Ok(Exchange { answer, peer: accepted.peer, cipher_suite, sent: line.len(), received })
-        }
-        // rustls does not come here without our verdict; should it ever, nothing was proven.
+    let peer = accepted(&notes)?.peer;
+    Ok(Exchange { answer, peer, cipher_suite, sent, received: received.len() })
+}
+
+/// One whole handshake over an open connection.
+pub async fn shake_hands(
+    caller: Caller,
+    stream: TcpStream,
+    expect: &str,
+    notes: &SharedNotes,
+) -> Result<TlsStream<TcpStream>, Failure> {
+    let config = tls::client(caller.key, caller.trust, expect.to_owned(), notes.clone())
+        .map_err(|error| Failure::Broken(error.to_string()))?;
+    let address = stream.peer_addr().map_err(|error| Failure::NotReached(error.to_string()))?;
+    let connecting =
+        TlsConnector::from(Arc::new(config)).connect(ServerName::from(address.ip()), stream);
+    connecting.await.map_err(|error| failure_of(&error, notes))
+}
+
+/// Says one line, and gives its length and the line that was answered.
+pub async fn say(
+    stream: &mut TlsStream<TcpStream>,
+    words: &str,
+    notes: &SharedNotes,
+) -> Result<(usize, String), Failure> {
+    // In TLS 1.3 a client is done before the server has looked at the client's certificate. A refusal
+    // comes as an alert when the client reads, so a write that fails is no verdict: read all the same.
+    let line = format!("{words}\n");
+    let written = async {
+        stream.write_all(line.as_bytes()).await?;
+        stream.flush().await
+    };
+    let _ = written.await;
+    let mut answer = String::new();
+    let mut reader = BufReader::new(stream).take(LONGEST_LINE);
+    reader.read_line(&mut answer).await.map_err(|error| failure_of(&error, notes))?;
+    if answer.is_empty() {
+        return Err(Failure::TheyRefused("it closed the connection without an answer".to_owned()));
+    }
+    Ok((line.len(), answer))
+}
+
+/// Our own verdict. rustls does not come past a handshake without one; should it ever, nothing was proven.
+pub fn accepted(notes: &SharedNotes) -> Result<Accepted, Failure> {
+    match read_notes(notes, |notes| notes.verdict.clone()) {
+        Some(Ok(accepted)) => Ok(accepted),
         _ => Err(Failure::WeRefused(Refusal::NoCertificate)),
     }
 }

@@ -5,12 +5,14 @@
 //! your own has to do, which is three files:
 //!
 //! ```text
-//! material   load tls.crt, tls.key, ca.crt; notice when they change
-//! verify     is this peer who I expect? (chain to ca.crt, then the SPIFFE ID)
+//! material   load tls.crt, tls.key, ca.crt, crl.pem; notice when they change
+//! verify     is this peer who I expect? (chain to ca.crt, not on crl.pem, then the SPIFFE ID)
 //! tls        the two of them as rustls configurations: TLS 1.3, both sides show a certificate
 //! ```
 //!
-//! The rest is what makes it watchable: `serve` and `call` speak, `counters` count, `report` prints them,
+//! and a fourth, `lasting`, for agents that keep connections open.
+//!
+//! The rest is what makes it watchable: `serve`, `call` and `keep` speak, `counters` count, `report` prints them,
 //! `handshake` tells one handshake step by step, `intrude` tries to get in without an identity.
 
 mod call;
@@ -25,8 +27,11 @@ mod forge;
 mod handshake;
 mod hello;
 mod intrude;
+mod keep;
+mod lasting;
 mod material;
 mod report;
+mod revocation;
 mod run;
 mod serve;
 mod tls;

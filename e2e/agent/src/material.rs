@@ -3,7 +3,7 @@
 //! The kubelet updates a projected volume by pointing the symlink `..data` at a new directory, about a
 //! minute after the Secret or the ConfigMap has changed. [`follow`] looks each second and compares what
 //! it reads. It does not use inotify: a watch on a file behind a swapped symlink never fires again, a watch on
-//! the directory does not work on every file system a volume may be, and three small files read each second cost nothing.
+//! the directory does not work on every file system a volume may be, and a few small files read each second cost nothing.
 //!
 //! Whoever starts a handshake takes the [`Material`] of that moment and keeps it to the end, so a
 //! rotation never disturbs a handshake or a connection under way: the next one simply takes the new one.
@@ -16,13 +16,14 @@ use anyhow::Context;
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use crate::certificate::Facts;
+use crate::revocation::Revoked;
 use crate::verify::Trust;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -45,12 +46,16 @@ impl Material {
     }
 
     fn parse(files: &Files) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            !files.chain.trim_ascii().is_empty(),
+            "tls.crt is empty: my identity was taken back, and whoever knows of it refuses me"
+        );
         let chain = certificates(&files.chain).context("tls.crt")?;
         let leaf = chain.first().context("tls.crt holds no certificate")?;
         let me = Facts::read(leaf).context("tls.crt")?;
         let spiffe_id =
             me.spiffe_id().context("the certificate in tls.crt has no SPIFFE ID")?.to_owned();
-        let trust = trust_of(&files.trust)?;
+        let trust = trust_of(&files.trust, files.revoked.as_deref())?;
         // Not `?` with the error's own text alone: it must never come to print a part of a key.
         let key = PrivateKeyDer::from_pem_slice(&files.key)
             .map_err(|_| anyhow::anyhow!("tls.key holds no PEM private key"))?;
@@ -65,7 +70,8 @@ impl Material {
 /// The bundle alone: what an agent without an identity may read, too.
 pub fn load_trust(directory: &Path) -> anyhow::Result<Arc<Trust>> {
     let path = directory.join("ca.crt");
-    trust_of(&std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?)
+    let trust = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    trust_of(&trust, read_if_there(&directory.join("crl.pem"))?.as_deref())
 }
 
 /// Waits for the first material, then follows it for as long as somebody holds the receiver.
@@ -94,6 +100,9 @@ pub async fn follow(directory: PathBuf) -> Current {
 #[derive(Default)]
 pub(crate) struct Seen {
     digest: Option<[u8; 32]>,
+    serial: Option<String>,
+    /// What crl.pem held, if there was one.
+    revoked: Option<Vec<u8>>,
     fault: Option<String>,
 }
 
@@ -105,13 +114,28 @@ impl Seen {
             if self.digest == Some(digest) {
                 return Ok(None);
             }
+            anyhow::ensure!(
+                self.revoked.is_none() || files.revoked.is_some(),
+                "crl.pem is gone: whoever took it away would have the revoked let in again"
+            );
             let material = Material::parse(&files)?;
             self.digest = Some(digest);
-            Ok(Some(material))
+            Ok(Some((material, files.revoked)))
         });
         match loaded {
-            Ok(Some(material)) => {
-                info!(spiffe_id = material.spiffe_id, serial = material.me.serial, not_after = %material.me.not_after, "this is my identity now");
+            Ok(Some((material, revoked))) => {
+                let (serial, trust) = (&material.me.serial, &material.trust);
+                if self.serial.as_ref() != Some(serial) {
+                    info!(spiffe_id = material.spiffe_id, serial, not_after = %material.me.not_after, "this is my identity now");
+                    self.serial = Some(serial.clone());
+                }
+                if self.revoked != revoked {
+                    info!(
+                        revoked = trust.revoked.entries,
+                        "this is whom I refuse: crl.pem changed"
+                    );
+                    self.revoked = revoked;
+                }
                 self.fault = None;
                 Some(material)
             }
@@ -132,28 +156,52 @@ struct Files {
     chain: Vec<u8>,
     key: Zeroizing<Vec<u8>>,
     trust: Vec<u8>,
+    revoked: Option<Vec<u8>>,
 }
 
 impl Files {
     fn read(directory: &Path) -> anyhow::Result<Self> {
-        // Follow `..data` once, so that the three files are of one version even while it is swapped.
+        // Follow `..data` once, so that the files are of one version even while it is swapped.
         let data = directory.join("..data");
         let version = if data.exists() { data.canonicalize()? } else { directory.to_owned() };
         let read = |name: &str| {
             std::fs::read(version.join(name))
                 .with_context(|| format!("cannot read {}", directory.join(name).display()))
         };
-        Ok(Self { chain: read("tls.crt")?, key: read("tls.key")?.into(), trust: read("ca.crt")? })
+        Ok(Self {
+            chain: read("tls.crt")?,
+            key: read("tls.key")?.into(),
+            trust: read("ca.crt")?,
+            revoked: read_if_there(&version.join("crl.pem"))?,
+        })
     }
 
     fn digest(&self) -> [u8; 32] {
         let each = [&self.chain, &*self.key, &self.trust].map(Sha256::digest);
-        Sha256::digest(each.concat()).into()
+        let revoked = self.revoked.iter().map(Sha256::digest);
+        Sha256::digest(each.into_iter().chain(revoked).collect::<Vec<_>>().concat()).into()
     }
 }
 
-fn trust_of(pem: &[u8]) -> anyhow::Result<Arc<Trust>> {
-    Ok(Arc::new(Trust::from_ders(&certificates(pem).context("ca.crt")?)?))
+fn trust_of(pem: &[u8], crl_pem: Option<&[u8]>) -> anyhow::Result<Arc<Trust>> {
+    let revoked = match crl_pem {
+        Some(pem) => Revoked::from_ders(&lists(pem).context("crl.pem")?).context("crl.pem")?,
+        None => Revoked::default(),
+    };
+    Ok(Arc::new(Trust::new(&certificates(pem).context("ca.crt")?, revoked)?))
+}
+
+/// Only a file that is not there is none: one that cannot be read may name somebody.
+fn read_if_there(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn lists(pem: &[u8]) -> anyhow::Result<Vec<CertificateRevocationListDer<'static>>> {
+    Ok(CertificateRevocationListDer::pem_slice_iter(pem).collect::<Result<_, _>>()?)
 }
 
 fn certificates(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {

@@ -35,7 +35,7 @@ async fn read(status: &str) -> Result<String, anyhow::Error> {
 fn line(report: &Report) -> String {
     let before = report.calls.values().map(|calls| calls.before_first_success).sum::<u64>();
     format!(
-        "spiffe_id={} serial={} not_after={} loads={} tried={} failed={} before_first_success={before} accepted={} refused={} started={}",
+        "spiffe_id={} serial={} not_after={} loads={} tried={} failed={} before_first_success={before} accepted={} refused={} revoked={} cut_off={} started={}",
         report.spiffe_id,
         report.identity.serial,
         report.identity.not_after,
@@ -44,6 +44,8 @@ fn line(report: &Report) -> String {
         report.failed(),
         report.handshakes_accepted,
         report.refused,
+        report.revoked,
+        report.cut_off,
         report.started,
     )
 }

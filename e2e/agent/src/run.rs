@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::call::call;
 use crate::cli::ServeArgs;
 use crate::counters::Counters;
+use crate::keep::keep;
 use crate::material::{self, Current};
 use crate::serve::serve;
 
@@ -33,7 +34,7 @@ pub async fn run(identity: &Path, args: ServeArgs) -> Result<ExitCode, anyhow::E
 
     // A list in YAML is easily folded at its commas, which leaves spaces.
     let allow: Vec<_> = args.allow.iter().map(|id| id.trim().to_owned()).collect();
-    let counters = Arc::new(Counters::new(&current.borrow(), &args.call));
+    let counters = Arc::new(Counters::new(&current.borrow(), &args.call, &args.keep));
     // It listens only now: an open port means that there is an identity, and so the pod is ready.
     let listener = TcpListener::bind(&args.listen)
         .await
@@ -44,12 +45,16 @@ pub async fn run(identity: &Path, args: ServeArgs) -> Result<ExitCode, anyhow::E
     info!(listen = args.listen, ?allow, "I answer these and refuse everybody else");
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve(listener, current.clone(), allow, counters.clone()));
+    let life = Duration::from_secs(args.connection_life.into());
+    tasks.spawn(serve(listener, current.clone(), allow, life, counters.clone()));
     tasks.spawn(show(status, counters.clone()));
     tasks.spawn(remember(current.clone(), counters.clone()));
     let mut callers = JoinSet::new();
     for target in args.call {
         callers.spawn(call(target, args.rate, current.clone(), counters.clone()));
+    }
+    for target in args.keep {
+        callers.spawn(keep(target, args.rate, life, current.clone(), counters.clone()));
     }
 
     tokio::select! {
@@ -81,7 +86,7 @@ async fn show(listener: TcpListener, counters: Arc<Counters>) {
 }
 
 /// Notes each certificate that the agent takes up.
-async fn remember(mut current: Current, counters: Arc<Counters>) {
+pub(crate) async fn remember(mut current: Current, counters: Arc<Counters>) {
     loop {
         if current.changed().await.is_err() {
             // The one that follows the files is gone: without it the identity would quietly expire.

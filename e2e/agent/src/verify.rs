@@ -2,8 +2,8 @@
 //!
 //! rustls lets a program replace its verifiers, and calls that dangerous, because most that do so check
 //! less. These check more: [`judge`] has rustls-webpki verify the chain just as rustls itself would (signatures, times,
-//! CA flags, path lengths, extended key usage, and at least one certificate of `ca.crt` at its end), and
-//! then requires a SPIFFE ID. Only the check of a DNS name is gone, because an agent is known by its
+//! CA flags, path lengths, extended key usage, at least one certificate of `ca.crt` at its end, and
+//! nothing in it that `crl.pem` takes back), and then requires a SPIFFE ID. Only the check of a DNS name is gone, because an agent is known by its
 //! SPIFFE ID and not by the address at which it happens to run.
 
 use std::sync::{Arc, Mutex};
@@ -19,21 +19,24 @@ use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 use crate::certificate::Facts;
+use crate::revocation::Revoked;
 
-/// The certificates of `ca.crt`, and how each of them is called.
+/// The certificates of `ca.crt`, how each of them is called, and what `crl.pem` takes back.
 pub struct Trust {
     anchors: Vec<TrustAnchor<'static>>,
     names: Vec<String>,
+    pub revoked: Revoked,
 }
 
 impl Trust {
-    pub fn from_ders(ders: &[CertificateDer<'_>]) -> anyhow::Result<Self> {
+    pub fn new(ders: &[CertificateDer<'_>], revoked: Revoked) -> anyhow::Result<Self> {
         anyhow::ensure!(!ders.is_empty(), "ca.crt holds no certificate: nobody could be trusted");
         let anchors = ders.iter().map(|der| Ok(anchor_from_trusted_cert(der)?.to_owned()));
         let names = ders.iter().map(|der| Ok(Facts::read(der)?.subject));
         Ok(Self {
             anchors: anchors.collect::<anyhow::Result<_>>()?,
             names: names.collect::<anyhow::Result<_>>()?,
+            revoked,
         })
     }
 
@@ -60,6 +63,14 @@ pub enum Refusal {
     Expired,
     #[error("its certificate is not valid yet")]
     NotYet,
+    #[error("its certificate is revoked: serial {0} is on crl.pem")]
+    Revoked(String),
+    #[error("the CA that signed its certificate is revoked, says crl.pem")]
+    CaRevoked,
+    #[error(
+        "crl.pem has expired, so nobody can be told from the revoked: see why it is not renewed"
+    )]
+    CrlExpired,
     #[error("its chain does not verify: {0}")]
     Chain(webpki::Error),
     #[error("its certificate cannot be read: {0}")]
@@ -80,9 +91,23 @@ pub fn judge(
     now: UnixTime,
 ) -> Result<Accepted, Refusal> {
     let end_entity = EndEntityCert::try_from(leaf).map_err(refusal_of)?;
+    let lists = trust.revoked.lists();
     let path = end_entity
-        .verify_for_usage(algorithms().all, &trust.anchors, intermediates, now, usage, None, None)
-        .map_err(refusal_of)?;
+        .verify_for_usage(
+            algorithms().all,
+            &trust.anchors,
+            intermediates,
+            now,
+            usage,
+            Revoked::options(&lists),
+            None,
+        )
+        .map_err(|error| match (error, Facts::read(leaf)) {
+            (webpki::Error::CertRevoked, Ok(peer)) if trust.revoked.names(leaf) => {
+                Refusal::Revoked(peer.serial)
+            }
+            (error, _) => refusal_of(error),
+        })?;
 
     let peer = Facts::read(leaf).map_err(|error| Refusal::Unreadable(error.to_string()))?;
     let presented = peer.spiffe_id().ok_or(Refusal::NotOneSpiffeId(peer.uris.len()))?.to_owned();
@@ -212,7 +237,8 @@ impl ClientCertVerifier for PeerVerifier {
     }
 }
 
-/// Each becomes the TLS alert that says the same: unknown_ca, certificate_expired, access_denied.
+/// Each becomes the TLS alert that says the same: unknown_ca, certificate_expired, certificate_revoked,
+/// access_denied. An expired crl.pem is our own trouble, for which there is certificate_unknown.
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         match &refusal {
@@ -220,9 +246,10 @@ impl From<Refusal> for Error {
             Refusal::UnknownCa => CertificateError::UnknownIssuer.into(),
             Refusal::Expired => CertificateError::Expired.into(),
             Refusal::NotYet => CertificateError::NotValidYet.into(),
+            Refusal::Revoked(_) | Refusal::CaRevoked => CertificateError::Revoked.into(),
             Refusal::SomebodyElse { .. } => CertificateError::ApplicationVerificationFailure.into(),
             Refusal::Unreadable(_) => CertificateError::BadEncoding.into(),
-            Refusal::Chain(_) | Refusal::NotOneSpiffeId(_) => {
+            Refusal::Chain(_) | Refusal::CrlExpired | Refusal::NotOneSpiffeId(_) => {
                 CertificateError::Other(rustls::OtherError(Arc::new(refusal))).into()
             }
         }
@@ -234,6 +261,8 @@ fn refusal_of(error: webpki::Error) -> Refusal {
         webpki::Error::UnknownIssuer => Refusal::UnknownCa,
         webpki::Error::CertExpired { .. } => Refusal::Expired,
         webpki::Error::CertNotValidYet { .. } => Refusal::NotYet,
+        webpki::Error::CertRevoked => Refusal::CaRevoked,
+        webpki::Error::CrlExpired { .. } => Refusal::CrlExpired,
         webpki::Error::BadDer => Refusal::Unreadable("its DER is broken".to_owned()),
         other => Refusal::Chain(other),
     }

@@ -4,6 +4,7 @@
 //! `cargo test --package countersign-e2e --test attacks -- --nocapture` prints the table.
 
 mod attack;
+mod pods;
 mod rows;
 mod scene;
 
@@ -12,7 +13,7 @@ use countersign_e2e::{User, World};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
 use kube::{Api, Client, ResourceExt};
-use rows::pod;
+use pods::pod;
 use scene::Scene;
 use serde_json::{Value, json};
 
@@ -37,7 +38,7 @@ async fn every_attack_is_refused_and_nothing_is_written() {
         ("a ServiceAccount with every right", &account),
         ("a cluster-admin", &admin),
     ] {
-        table.refused(who, client, rows::on_pods(&scene)).await;
+        table.refused(who, client, pods::on_pods(&scene)).await;
         table.refused(who, client, rows::on_other_objects(&scene)).await;
         table.refused(who, client, rows::on_identities(&scene)).await;
     }

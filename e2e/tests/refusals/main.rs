@@ -3,6 +3,7 @@
 //! Every rule of `src/api` has a row among those refused; what is just within it has one among
 //! those accepted. Only the API server runs: nothing here is the operator's word.
 
+mod access_policy;
 mod agent_identity;
 mod trust_domain;
 
@@ -27,6 +28,19 @@ async fn a_right_agent_identity_is_accepted() {
 }
 
 #[tokio::test]
+async fn a_wrong_access_policy_is_refused_with_what_to_write_instead() {
+    refused("AgentAccessPolicy", access_policy::REFUSED).await;
+}
+
+#[tokio::test]
+async fn a_right_access_policy_is_accepted_and_so_are_1000_sources() {
+    accepted("AgentAccessPolicy", access_policy::ACCEPTED).await;
+    let names: Vec<String> = (0..1000).map(|n| format!("{{name: a-{n}}}")).collect();
+    let huge = format!("{{target: {{role: a}}, from: {{identities: [{}]}}}}", names.join(", "));
+    accepted("AgentAccessPolicy", &[("1,000 sources", &huge)]).await;
+}
+
+#[tokio::test]
 async fn a_wrong_trust_domain_is_refused_with_what_to_write_instead() {
     refused("TrustDomain", trust_domain::REFUSED).await;
 }
@@ -44,6 +58,11 @@ async fn a_name_that_is_too_long_for_a_label_is_refused() {
             "AgentIdentity",
             "{serviceAccountName: a}",
             "an AgentIdentity's name is also a label on its pods: write at most 63 characters",
+        ),
+        (
+            "AgentAccessPolicy",
+            "{target: {role: a}, from: {roles: [a]}}",
+            "an AgentAccessPolicy's name is also a label on what is made of it: write at most 63 characters",
         ),
         (
             "TrustDomain",
@@ -153,7 +172,7 @@ fn named(kind: &str, name: &str, spec: &str) -> Value {
     let mut object = json!({
         "apiVersion": "countersign.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec,
     });
-    if kind == "AgentIdentity" {
+    if kind != "TrustDomain" {
         object["metadata"]["namespace"] = json!("default");
     }
     object

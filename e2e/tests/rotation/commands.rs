@@ -56,6 +56,11 @@ async fn a_person_rotates_a_ca_and_follows_it() {
     assert!(failure.contains("nobody"), "{failure}");
     let failure = fails(&ns, &["rotate-ca", "nobody"]).await;
     assert!(failure.contains("nobody"), "{failure}");
+    wait_for("its identity is counted", seconds(20), async || {
+        let counts = get(&ns.client, "typed").await.status.and_then(|status| status.identities);
+        if counts.is_some_and(|counts| counts.ready == 1) { Ok(()) } else { Err(counts) }
+    })
+    .await;
     let drawn = prints(&ns, &["trust", "typed"]).await;
     for part in ["spiffe://typed.test", "root 1 ", "issuing 1 ", "sequence 1", "of them ready 1"] {
         assert!(drawn.contains(part), "{part:?} in\n{drawn}");

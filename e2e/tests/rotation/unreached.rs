@@ -2,8 +2,9 @@
 //! is asked.
 
 use countersign_e2e::{Chronicle, Namespace, Operator, Options, World, gone, seconds, wait_for};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace as Room};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace as Room, ResourceQuota};
 use kube::Api;
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use super::{ROOT_ROTATION, change, condition_of, phases, settled, spec};
@@ -35,6 +36,21 @@ async fn a_quota_and_a_namespace_that_is_held_are_named_and_waited_for_an_hour()
         "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"},
         "spec": {"hard": {"count/configmaps": "0"}},
     }))
+    .await;
+    // What the quota controller would say, which does not run here.
+    let none = json!({"count/configmaps": "0"});
+    let status = Patch::Merge(json!({"status": {"hard": none, "used": none}}));
+    let quota = full.api::<ResourceQuota>();
+    quota.patch_status("none", &PatchParams::default(), &status).await.unwrap();
+    wait_for("the quota holds", seconds(20), async || {
+        let tried = ConfigMap {
+            metadata: ObjectMeta { name: Some("tried".to_owned()), ..ObjectMeta::default() },
+            ..ConfigMap::default()
+        };
+        let parameters = PostParams { dry_run: true, ..PostParams::default() };
+        let tried = full.api::<ConfigMap>().create(&parameters, &tried).await;
+        tried.map_or(Ok(()), |_| Err("it does not"))
+    })
     .await;
     // What is there may be changed under a quota; what is deleted cannot come back.
     let config_map =

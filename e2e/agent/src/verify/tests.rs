@@ -1,6 +1,7 @@
 //! Each row is a peer and what becomes of it; the same on both sides of a connection.
 
 use rcgen::ExtendedKeyUsagePurpose;
+use rustls_pki_types::CertificateRevocationListDer;
 use time::OffsetDateTime;
 
 use super::*;
@@ -15,9 +16,25 @@ fn judged(
     usage: KeyUsage,
     expected: &[&str],
 ) -> Result<Accepted, Refusal> {
-    let trust = Trust::from_ders(std::slice::from_ref(&trusted.root)).unwrap();
+    let trust = Trust::new(std::slice::from_ref(&trusted.root), Revoked::default()).unwrap();
     let expected: Vec<_> = expected.iter().map(|id| (*id).to_owned()).collect();
     judge(&trust, usage, &expected, &leaf.chain[0], &leaf.chain[1..], UnixTime::now())
+}
+
+/// The same, by somebody who also holds a crl.pem with these lists.
+fn judged_with_lists(
+    trusted: &ForgedCa,
+    leaf: &ForgedLeaf,
+    lists: &[CertificateRevocationListDer<'_>],
+) -> Result<Accepted, Refusal> {
+    let revoked = Revoked::from_ders(lists).unwrap();
+    let trust = Trust::new(std::slice::from_ref(&trusted.root), revoked).unwrap();
+    let expected = [PLANNER.to_owned()];
+    let judged =
+        |usage| judge(&trust, usage, &expected, &leaf.chain[0], &leaf.chain[1..], UnixTime::now());
+    let as_server = judged(KeyUsage::server_auth());
+    assert_eq!(as_server, judged(KeyUsage::client_auth()));
+    as_server
 }
 
 fn both_sides(
@@ -148,6 +165,45 @@ fn a_ca_is_nobodys_identity() {
 }
 
 #[test]
+fn the_revoked_is_refused_by_its_serial_and_the_others_are_not() {
+    let ca = ForgedCa::new("ours").unwrap();
+    let (good, bad) = (ca.leaf(PLANNER).unwrap(), ca.leaf(PLANNER).unwrap());
+    let lists = ca.lists(false, &[&bad], time::Duration::hours(1));
+    assert!(judged_with_lists(&ca, &good, &lists).is_ok());
+    let serial = Facts::read(&bad.chain[0]).unwrap().serial;
+    assert_eq!(judged_with_lists(&ca, &bad, &lists), Err(Refusal::Revoked(serial)));
+}
+
+#[test]
+fn an_issuing_ca_that_its_root_revoked_takes_all_its_leaves_along() {
+    let ca = ForgedCa::new("ours").unwrap();
+    let leaf = ca.leaf(PLANNER).unwrap();
+    let lists = ca.lists(true, &[], time::Duration::hours(1));
+    assert_eq!(judged_with_lists(&ca, &leaf, &lists), Err(Refusal::CaRevoked));
+}
+
+#[test]
+fn an_expired_list_refuses_everybody() {
+    let ca = ForgedCa::new("ours").unwrap();
+    let leaf = ca.leaf(PLANNER).unwrap();
+    let lists = ca.lists(false, &[], time::Duration::seconds(-1));
+    assert_eq!(judged_with_lists(&ca, &leaf, &lists), Err(Refusal::CrlExpired));
+}
+
+#[test]
+fn a_list_of_another_ca_says_nothing_and_a_forged_one_refuses() {
+    let (ca, other) = (ForgedCa::new("ours").unwrap(), ForgedCa::new("other").unwrap());
+    let namesake = ForgedCa::new("ours").unwrap();
+    let leaf = ca.leaf(PLANNER).unwrap();
+    let lists = |of: &ForgedCa| of.lists(false, &[], time::Duration::hours(1));
+    assert!(judged_with_lists(&ca, &leaf, &lists(&other)).is_ok());
+    assert_eq!(
+        judged_with_lists(&ca, &leaf, &lists(&namesake)),
+        Err(Refusal::Chain(webpki::Error::InvalidCrlSignatureForPublicKey))
+    );
+}
+
+#[test]
 fn garbage_is_refused_and_not_panicked_at() {
     let ca = ForgedCa::new("ours").unwrap();
     let leaf = ForgedLeaf {
@@ -160,7 +216,7 @@ fn garbage_is_refused_and_not_panicked_at() {
 #[test]
 fn a_client_must_show_a_certificate() {
     let ca = ForgedCa::new("ours").unwrap();
-    let trust = Arc::new(Trust::from_ders(&[ca.root]).unwrap());
+    let trust = Arc::new(Trust::new(&[ca.root], Revoked::default()).unwrap());
     let verifier =
         PeerVerifier { trust, expected: vec![PLANNER.to_owned()], notes: SharedNotes::default() };
     assert!(verifier.offer_client_auth() && verifier.client_auth_mandatory());
@@ -168,5 +224,6 @@ fn a_client_must_show_a_certificate() {
 
 #[test]
 fn trust_in_nothing_is_an_error() {
-    assert!(Trust::from_ders(&[]).is_err());
+    assert!(Trust::new(&[], Revoked::default()).is_err());
+    assert!(Revoked::from_ders(&[]).is_err());
 }

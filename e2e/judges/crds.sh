@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+#
+# Takes the CRDs of Istio and Cilium out of the projects' own Go modules, into the folder $1. Linkerd's module cannot be
+# had from the Go proxy: what the tests use in its place is e2e/tests/access/linkerd.yaml.
+set -euo pipefail
+
+ISTIO_API=istio.io/api@v1.31.4
+# 37 MB for one file, but no smaller module of the project has it.
+CILIUM=github.com/cilium/cilium@v1.20.2
+
+# source_of MODULE: the folder of a module.
+source_of() {
+	(cd / && GOWORK=off go mod download -json "$1") | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p'
+}
+
+cp "$(source_of $ISTIO_API)/kubernetes/customresourcedefinitions.gen.yaml" "$1/istio.yaml"
+cp "$(source_of $CILIUM)/pkg/k8s/apis/cilium.io/client/crds/v2/ciliumnetworkpolicies.yaml" "$1/cilium.yaml"
