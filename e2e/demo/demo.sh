@@ -9,6 +9,8 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "${BASH_SOURCE[0]%/*}/lib.sh"
+# shellcheck source-path=SCRIPTDIR source=root.sh
+source "${BASH_SOURCE[0]%/*}/root.sh"
 
 step "The programs: kind, Kubernetes, kubectl and Helm"
 build_tools
@@ -34,6 +36,8 @@ step "Who is refused"
 show_refusals
 step "A rotation under traffic"
 show_rotation
+step "The root CA is replaced under traffic"
+show_new_root
 
 kubeconfig=${KUBECONFIG#"$PWD/"}
 cat <<END
@@ -42,11 +46,11 @@ All of it worked, in $SECONDS s. To look around:
 
     export KUBECONFIG=$kubeconfig PATH=\$PWD/target/tools:\$PATH
     kubectl get td,agid -A
+    kubectl countersign trust demo
     kubectl describe agid planner -n $NAMESPACE
     kubectl exec -n $NAMESPACE deploy/planner -- agent report
     kubectl logs -n $NAMESPACE deploy/tools --tail=5
     kubectl delete secret planner-identity -n $NAMESPACE; kubectl get secret planner-identity -n $NAMESPACE
-    kubectl countersign --help
 
 To remove the cluster: make demo-down
 END

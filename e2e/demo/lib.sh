@@ -132,7 +132,12 @@ forget_interrupted_helm() {
 }
 
 declare_trust_domain() {
-	kubectl apply -f "$CHECKOUT/manifests/examples/trust-domain.yaml" | indent
+	# The example as it stands, but a new root soaks for seconds, and an old one is trusted as long as these certificates live.
+	{
+		cat "$CHECKOUT/manifests/examples/trust-domain.yaml"
+		printf '  ca: {soak: %s}\n  identities: {maxDuration: %s}\n' "$SOAK" "$DURATION"
+	} >"$STATE/trust-domain.yaml"
+	kubectl apply -f "$STATE/trust-domain.yaml" | indent
 	wait_for "TrustDomain demo" trustdomain/demo
 	kubectl get trustdomain demo | indent
 }

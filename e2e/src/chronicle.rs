@@ -6,6 +6,7 @@
 
 mod history;
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -173,21 +174,16 @@ impl Shared {
     {
         let (shared, labels) = (Arc::clone(self), labels.to_owned());
         tokio::spawn(async move {
-            let take = |object: &K, gone, was_there| {
-                if let Some(version) = read(object, gone) {
-                    // Leaves that are there already were signed by what was Active before.
-                    let comes_first = was_there && matches!(version, Version::Domain(_));
-                    shared.note(object, version, comes_first);
-                }
-            };
-            let list = ListParams::default().labels(&labels);
-            let list = api.list(&list).await.expect("the API server lists");
-            list.items.iter().for_each(|object| take(object, false, true));
-            let mut from = list.metadata.resource_version.unwrap_or_default();
-            let watch = WatchParams::default().labels(&labels);
+            let mut known: HashMap<String, K> = HashMap::new();
+            let mut from = None;
             // A watch ends by itself after some minutes, or with the API server.
             loop {
-                let Ok(stream) = api.watch(&watch, &from).await else {
+                let Some(since) = from.clone() else {
+                    from = shared.list(&api, &labels, &mut known, &read).await;
+                    continue;
+                };
+                let watch = WatchParams::default().labels(&labels);
+                let Ok(stream) = api.watch(&watch, &since).await else {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 };
@@ -196,13 +192,70 @@ impl Shared {
                     let (object, gone) = match event {
                         WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
                         WatchEvent::Deleted(object) => (object, true),
-                        WatchEvent::Bookmark(_) | WatchEvent::Error(_) => continue,
+                        WatchEvent::Bookmark(_) => continue,
+                        // An API server that was started anew knows nothing of before.
+                        WatchEvent::Error(_) => {
+                            from = None;
+                            break;
+                        }
                     };
-                    take(&object, gone, false);
-                    from = object.resource_version().unwrap_or_default();
+                    from = object.resource_version();
+                    shared.take(&read, &object, gone, false);
+                    match gone {
+                        true => known.remove(&name_of(&object)),
+                        false => known.insert(name_of(&object), object),
+                    };
                 }
             }
         })
+    }
+
+    /// Takes what is there and is not known, and the end of what is known and is not there. Gives
+    /// the revision to watch from. (What came and went between is not heard of.)
+    async fn list<K>(
+        &self,
+        api: &Api<K>,
+        labels: &str,
+        known: &mut HashMap<String, K>,
+        read: &impl Fn(&K, bool) -> Option<Version>,
+    ) -> Option<String>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug,
+    {
+        let list = api.list(&ListParams::default().labels(labels)).await;
+        let Ok(list) = list else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            return None;
+        };
+        let is_first = known.is_empty();
+        let mut gone = std::mem::take(known);
+        for object in list.items {
+            let before = gone.remove(&name_of(&object));
+            if before.and_then(|before| before.resource_version()) != object.resource_version() {
+                self.take(read, &object, false, is_first);
+            }
+            known.insert(name_of(&object), object);
+        }
+        let revision = list.metadata.resource_version;
+        for mut object in gone.into_values() {
+            object.meta_mut().resource_version.clone_from(&revision);
+            self.take(read, &object, true, false);
+        }
+        revision
+    }
+
+    fn take<K: Resource>(
+        &self,
+        read: &impl Fn(&K, bool) -> Option<Version>,
+        object: &K,
+        gone: bool,
+        was_there: bool,
+    ) {
+        if let Some(version) = read(object, gone) {
+            // Leaves that are there already were signed by what was Active before.
+            let comes_first = was_there && matches!(version, Version::Domain(_));
+            self.note(object, version, comes_first);
+        }
     }
 
     fn note<K: Resource>(&self, object: &K, version: Version, comes_first: bool) {
@@ -216,4 +269,8 @@ impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Entry>> {
         self.entries.lock().expect("nobody panics holding this")
     }
+}
+
+fn name_of<K: Resource>(object: &K) -> String {
+    format!("{}/{}", object.meta().namespace.as_deref().unwrap_or_default(), object.name_any())
 }

@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod mount;
 pub mod namespace;
 pub mod operator;
+pub mod peers;
 pub mod policies;
 pub mod process;
 pub mod readers;

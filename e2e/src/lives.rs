@@ -1,17 +1,22 @@
-//! Operators that are killed right after their first write, one after the other.
+//! An operator that is killed right after every write, and started again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::chronicle::History;
-use crate::{ApiServer, Chronicle, Operator, Options, User, seconds};
+use crate::operator::{Operator, Options};
+use crate::users::User;
+use crate::wait::seconds;
+use crate::{ApiServer, Chronicle};
 
-/// More lives than a rotation has writes.
-const LIVES: usize = 60;
+/// More lives than any rotation has writes.
+const LIVES: usize = 80;
 
-/// The lives of operators beside one API server, one after the other.
+/// Operators, one after the other.
 pub struct Lives<'a> {
-    server: &'a ApiServer,
-    chronicle: &'a Chronicle,
+    /// The server they talk to.
+    pub server: &'a ApiServer,
+    /// What tells whether all is done.
+    pub chronicle: &'a Chronicle,
     /// How many there were.
     pub count: usize,
 }
@@ -19,7 +24,7 @@ pub struct Lives<'a> {
 impl<'a> Lives<'a> {
     /// None yet.
     pub fn of(server: &'a ApiServer, chronicle: &'a Chronicle) -> Self {
-        Lives { server, chronicle, count: 0 }
+        Self { server, chronicle, count: 0 }
     }
 
     /// Starts one operator after the other and kills each as soon as it has written, until `done`.
@@ -40,12 +45,13 @@ impl<'a> Lives<'a> {
         writes
     }
 
-    /// One life: until its first write, or until there is nothing more to write.
+    /// One life: until its first write, or until there is nothing more to write, or until it ends
+    /// by itself, as it does where the API server is away for longer than its Lease lasts.
     async fn live(&self, options: Options, done: impl Fn(&History) -> bool) -> Option<String> {
         let mut tail = self.server.next_requests_by(User::Operator);
-        let operator = Operator::spawn(self.server, options);
+        let mut operator = Operator::spawn(self.server, options);
         let mut looks: u32 = 0;
-        let limit = std::time::Instant::now() + seconds(60);
+        let limit = Instant::now() + seconds(60);
         let write = loop {
             looks += 1;
             match tail.next_request() {
@@ -59,10 +65,11 @@ impl<'a> Lives<'a> {
                 }
                 Some(_) => continue,
                 None if looks.is_multiple_of(100) && done(&self.chronicle.history()) => break None,
+                None if looks.is_multiple_of(100) && operator.has_ended() => break None,
                 None => tokio::time::sleep(Duration::from_millis(1)).await,
             }
             let log = || operator.log();
-            assert!(std::time::Instant::now() < limit, "it writes nothing:\n{}", log());
+            assert!(Instant::now() < limit, "it writes nothing:\n{}", log());
         };
         operator.kill();
         self.server.forget_leader().await;

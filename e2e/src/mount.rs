@@ -1,45 +1,69 @@
-//! A Secret volume as the kubelet makes it: files are links through `..data`, which is swapped.
+//! A volume as the kubelet makes it: files are links through `..data`, which is swapped, and what
+//! it pointed to before is removed.
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 
-/// A folder that a Secret is brought into, version by version.
+/// Files by name, as they are in one version of a volume.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// The files of a Secret.
+pub fn files_of(secret: &Secret) -> Files {
+    secret.data.iter().flatten().map(|(name, value)| (name.clone(), value.0.clone())).collect()
+}
+
+/// The files of a ConfigMap.
+pub fn files_of_map(map: &ConfigMap) -> Files {
+    map.data.iter().flatten().map(|(name, value)| (name.clone(), value.clone().into())).collect()
+}
+
+/// A folder that files are brought into, version by version.
 pub struct Mount {
     /// Where a program finds the files.
     pub folder: PathBuf,
-    count: AtomicU32,
+    shown: Files,
+    count: u32,
 }
 
 impl Mount {
     /// One with a first version in it.
-    pub fn of(folder: PathBuf, secret: &Secret) -> Self {
-        let mount = Self { folder, count: AtomicU32::default() };
-        mount.update(secret);
-        for name in secret.data.iter().flatten().map(|(name, _)| name) {
-            let link = mount.folder.join(name);
-            std::os::unix::fs::symlink(Path::new("..data").join(name), link)
+    pub fn of(folder: PathBuf, files: Files) -> Self {
+        let mut mount = Self { folder, shown: Files::new(), count: 0 };
+        mount.update(files);
+        for name in mount.shown.keys() {
+            symlink(Path::new("..data").join(name), mount.folder.join(name))
                 .expect("a link can be made");
         }
         mount
     }
 
-    /// Brings another version, all its files at one moment.
-    pub fn update(&self, secret: &Secret) {
-        let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let version = format!("..version-{number}");
-        write(&self.folder.join(&version), secret);
+    /// Brings another version, all its files at one moment. The last one is removed right after,
+    /// so a program that has just found its way into it finds nothing there.
+    pub fn update(&mut self, files: Files) {
+        if files == self.shown {
+            return;
+        }
+        let version = |count| format!("..version-{count}");
+        self.count += 1;
+        write(&self.folder.join(version(self.count)), &files);
         let link = self.folder.join("..data_tmp");
-        std::os::unix::fs::symlink(&version, &link).expect("a link can be made");
+        symlink(version(self.count), &link).expect("a link can be made");
         std::fs::rename(&link, self.folder.join("..data")).expect("a link can be swapped");
+        if self.count > 1 {
+            std::fs::remove_dir_all(self.folder.join(version(self.count - 1)))
+                .expect("the old version is ours");
+        }
+        self.shown = files;
     }
 }
 
-/// Writes a Secret's files into a folder.
-pub fn write(folder: &Path, secret: &Secret) {
+/// Writes files into a folder.
+pub fn write(folder: &Path, files: &Files) {
     std::fs::create_dir_all(folder).expect("a folder can be made");
-    for (name, value) in secret.data.iter().flatten() {
-        std::fs::write(folder.join(name), &value.0).expect("a file can be written");
+    for (name, value) in files {
+        std::fs::write(folder.join(name), value).expect("a file can be written");
     }
 }

@@ -138,6 +138,11 @@ impl Operator {
         self.process.exits_within(limit).await
     }
 
+    /// True if and only if it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.exit_status().is_some()
+    }
+
     /// Waits until it ends by itself.
     pub async fn exits_within(&mut self, limit: Duration) -> ExitStatus {
         self.process.exits_within(limit).await

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client, Config, ResourceExt};
 
 use crate::audit::{self, Requests};
 use crate::policies::Policies;
@@ -111,10 +111,13 @@ impl ApiServer {
     pub async fn forget_leader(&self) {
         let leases: Api<Lease> =
             Api::namespaced(self.client().await, crate::users::OPERATOR_NAMESPACE);
-        for lease in leases.list(&Default::default()).await.expect("leases are listed") {
-            let name = lease.metadata.name.unwrap_or_default();
-            leases.delete(&name, &Default::default()).await.expect("a Lease is deleted");
-        }
+        wait_for("nobody leads", seconds(60), async || {
+            for lease in leases.list(&Default::default()).await? {
+                leases.delete(&lease.name_any(), &Default::default()).await?;
+            }
+            Ok::<_, kube::Error>(())
+        })
+        .await;
     }
 
     /// Ends the API server at once; etcd keeps the objects.

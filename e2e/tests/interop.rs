@@ -8,7 +8,7 @@ use std::process::Command;
 use countersign_e2e::agents::text_of;
 use countersign_e2e::envoy::{self, Envoy};
 use countersign_e2e::judges::{self, openssl};
-use countersign_e2e::mount::{Mount, write};
+use countersign_e2e::mount::{Mount, files_of, write};
 use countersign_e2e::{Delivered, World, seconds, wait_for, workspace};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::DeleteParams;
@@ -92,7 +92,7 @@ async fn envoy_serves_mutual_tls_and_follows_a_rotation_without_a_restart() {
     let caller = Delivered::read(&ns.secret_of("caller").await);
     let before = ns.secret_of("server").await;
 
-    let mount = Mount::of(ns.server.folder().join(&ns.name).join("mount"), &before);
+    let mut mount = Mount::of(ns.server.folder().join(&ns.name).join("mount"), files_of(&before));
     let mut server = Envoy::start(&ns.server.folder().join(&ns.name), &mount.folder).await;
     let first = wait_for("Envoy answers over mutual TLS", seconds(20), async || {
         server.call(&caller, &host).await.map_err(|error| error.to_string())
@@ -120,7 +120,7 @@ async fn envoy_serves_mutual_tls_and_follows_a_rotation_without_a_restart() {
         }
     })
     .await;
-    mount.update(&after);
+    mount.update(files_of(&after));
     let chain = Delivered::read(&after).chain;
     let mut calls = 0;
     wait_for("Envoy serves the new certificate", seconds(10), async || {
@@ -149,7 +149,7 @@ async fn one_of_each(test: &str) -> Vec<(PathBuf, String)> {
         let name = algorithm.to_lowercase();
         let identity = ns.ready(&name).await;
         let folder = ns.server.folder().join(&ns.name).join(&name);
-        write(&folder, &ns.secret_of(&name).await);
+        write(&folder, &files_of(&ns.secret_of(&name).await));
         all.push((folder, identity.status.unwrap().spiffe_id.unwrap()));
     }
     all

@@ -2,7 +2,6 @@
 //! docs/revocation.md sets it up. The revoked is refused, the others go on being served, and the
 //! time from the change of the file to the first refusal is printed.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -11,8 +10,6 @@ use countersign_e2e::forged::{Forged, Leaf};
 use countersign_e2e::mount::Mount;
 use countersign_e2e::readers::{KINDS, Kind, Reader, Verdict};
 use countersign_e2e::{Delivered, judges, seconds, wait_for, workspace};
-use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
 
 const SERVER: &str = "spiffe://test.countersign.dev/ns/research/sa/server";
 const GOOD: &str = "spiffe://test.countersign.dev/ns/research/sa/planner";
@@ -40,13 +37,14 @@ impl Scene {
         let (good, bad) = (forged.caller(&forged.leaf(GOOD)), forged.caller(&bad_leaf));
         let at = folder.join("mount");
         let files = forged.files(&server, &forged.lists(&[], DAY), &at);
-        let mount = Mount::of(at, &secret(files));
+        let mount = Mount::of(at, files);
         Self { folder, forged, server, mount, good, bad_leaf, bad }
     }
 
     /// Brings another `crl.pem` into the volume, as the kubelet does.
-    fn bring(&self, lists: &str) {
-        self.mount.update(&secret(self.forged.files(&self.server, lists, &self.mount.folder)));
+    fn bring(&mut self, lists: &str) {
+        let files = self.forged.files(&self.server, lists, &self.mount.folder);
+        self.mount.update(files);
     }
 
     fn start(&self, kind: Kind) -> Reader {
@@ -56,7 +54,7 @@ impl Scene {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_revoked_is_refused_by_every_reader_and_the_others_are_served() {
-    let scene = Scene::new("readers");
+    let mut scene = Scene::new("readers");
     let mut readers: Vec<_> = KINDS.into_iter().map(|kind| scene.start(kind)).collect();
     for reader in &readers {
         reader.comes_to(&scene.good, Verdict::is_served).await;
@@ -90,7 +88,7 @@ async fn the_revoked_is_refused_by_every_reader_and_the_others_are_served() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_list_refuses_everybody_until_another_comes() {
-    let scene = Scene::new("expired");
+    let mut scene = Scene::new("expired");
     scene.bring(&scene.forged.lists(&[], -60));
     let mut readers: Vec<_> = KINDS.into_iter().map(|kind| scene.start(kind)).collect();
     for reader in &readers {
@@ -107,7 +105,7 @@ async fn an_expired_list_refuses_everybody_until_another_comes() {
 /// there is. This is why crl.pem has the root's own, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_roots_own_list_some_refuse_everybody() {
-    let scene = Scene::new("rootless");
+    let mut scene = Scene::new("rootless");
     scene.bring(&scene.forged.list_of_issuing(&[&scene.bad_leaf], DAY));
     for kind in KINDS {
         let reader = scene.start(kind);
@@ -124,11 +122,11 @@ async fn without_the_roots_own_list_some_refuse_everybody() {
 /// Before there is a first CRL, Envoy lets nobody in, and it needs no restart when there is one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn envoy_without_a_list_refuses_everybody_until_the_first_comes() {
-    let scene = Scene::new("listless");
+    let mut scene = Scene::new("listless");
     let lists = scene.forged.lists(&[&scene.bad_leaf], DAY);
     let mut files = scene.forged.files(&scene.server, &lists, &scene.mount.folder);
     files.remove("crl.pem");
-    scene.mount.update(&secret(files));
+    scene.mount.update(files);
     let envoy = scene.start(Kind::Envoy);
     envoy.comes_to(&scene.good, Verdict::is_refused).await;
     scene.bring(&lists);
@@ -144,10 +142,9 @@ async fn clients_refuse_a_revoked_server() {
     // The clients' own volume. They are the planner; the server above is on their list, or not.
     let at = scene.folder.join("client");
     let planner = scene.forged.leaf(GOOD);
-    let files = |revoked: &[&Leaf]| {
-        secret(scene.forged.files(&planner, &scene.forged.lists(revoked, DAY), &at))
-    };
-    let mount = Mount::of(at.clone(), &files(&[]));
+    let files =
+        |revoked: &[&Leaf]| scene.forged.files(&planner, &scene.forged.lists(revoked, DAY), &at);
+    let mut mount = Mount::of(at.clone(), files(&[]));
     let call = |name: &str| -> Result<(), String> {
         let trust = at.join("trust.pem");
         let both = ["ca.crt", "crl.pem"].map(|name| std::fs::read(at.join(name)).unwrap());
@@ -191,12 +188,12 @@ async fn clients_refuse_a_revoked_server() {
     for client in clients {
         call(client).unwrap_or_else(|said| panic!("{client} does not like the server: {said}"));
     }
-    mount.update(&files(&[&scene.server]));
+    mount.update(files(&[&scene.server]));
     for client in clients.into_iter().chain(["rustls"]) {
         let said = call(client).expect_err("the server is revoked");
         assert!(said.contains("revoked"), "{client} says: {said}");
     }
-    mount.update(&files(&[&scene.bad_leaf]));
+    mount.update(files(&[&scene.bad_leaf]));
     for client in clients {
         wait_for(client, seconds(20), async || call(client)).await;
     }
@@ -209,9 +206,4 @@ fn the_docs_show_the_code_that_is_tested() {
     let code = read("e2e/judges/refuser/crl.go");
     let (_, shown) = code.split_once("a test compares them.\n").unwrap();
     assert!(read("docs/revocation.md").contains(&format!("```go\n{}\n```", shown.trim())));
-}
-
-fn secret(files: BTreeMap<String, Vec<u8>>) -> Secret {
-    let data = files.into_iter().map(|(name, bytes)| (name, ByteString(bytes))).collect();
-    Secret { data: Some(data), ..Secret::default() }
 }

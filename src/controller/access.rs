@@ -14,7 +14,7 @@ use crate::apply;
 use crate::decide::access::emit::{self, ENFORCERS, Kind, Output, Verdict};
 use crate::decide::access::plan::{Write, plan};
 use crate::decide::access::{AccessSet, emit::kinds};
-use crate::identity::AccessPolicy;
+use crate::identity::{AccessPolicy, PolicyKey};
 use crate::observe::access::{agents, found, served};
 use crate::telemetry::{EnforcerLabels, ErrorLabels};
 use crate::watch::ObjectKey;
@@ -24,6 +24,9 @@ use crate::wire::WireError;
 const CONTROLLER: &str = "access";
 /// After a failure: the API server is gone or refuses, and neither passes in a moment.
 const RETRY: Duration = Duration::from_secs(5);
+/// After an object could not be written for a reason that is not the API server's: somebody has to
+/// do something first.
+const AFTER_FAILURE: Duration = Duration::from_secs(20);
 /// No watch tells of an enforcer's CRD that comes or goes, nor of its objects that somebody
 /// changes. A minute is soon enough for either.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -35,6 +38,13 @@ const SERVED_FOR: Duration = Duration::from_secs(10);
 /// What the cluster serves, as it was last asked.
 #[derive(Default)]
 pub struct AccessMemory(Mutex<Option<(Instant, BTreeSet<Enforcer>)>>);
+
+/// What could not be written, of a whole enforcer and of single policies.
+#[derive(Default)]
+struct Failures {
+    whole: BTreeMap<Enforcer, String>,
+    single: BTreeMap<(Enforcer, PolicyKey), String>,
+}
 
 type Policies = Vec<(ObjectKey, Arc<PolicyFacts>)>;
 
@@ -85,20 +95,20 @@ async fn reconcile(context: &Context, namespace: &str) -> Result<Next, WireError
     let mut there = Vec::new();
     let kinds: BTreeSet<Kind> =
         served.iter().flat_map(|enforcer| kinds(*enforcer)).copied().collect();
-    let mut failures = BTreeMap::new();
+    let mut failures = Failures::default();
     for kind in kinds {
         match found(&context.client, namespace, kind).await {
             Ok(found) => there.extend(found),
             // The chart can keep an enforcer's objects from the operator.
             Err(error @ WireError::Refused { .. }) => {
                 for enforcer in served.iter().filter(|each| emit::kinds(**each).contains(&kind)) {
-                    failures.insert(*enforcer, error.to_string());
+                    failures.whole.insert(*enforcer, error.to_string());
                 }
             }
             // Its CRD went since the cluster was asked.
             Err(WireError::NotFound(_)) => {
                 context.access_memory.forget();
-                return Ok(Some(Duration::ZERO));
+                return Ok(Some(Duration::from_secs(1)));
             }
             Err(error) => return Err(error),
         }
@@ -112,7 +122,8 @@ async fn reconcile(context: &Context, namespace: &str) -> Result<Next, WireError
         kept.map(|(_, facts)| facts.uid.clone()).collect()
     };
     let mut writes = Vec::new();
-    for (enforcer, output) in outputs.iter().filter(|(each, _)| !failures.contains_key(each)) {
+    for (enforcer, output) in outputs.iter().filter(|(each, _)| !failures.whole.contains_key(each))
+    {
         let kinds = emit::kinds(*enforcer);
         let of_it: Vec<_> = there.iter().filter(|f| kinds.contains(&f.kind)).cloned().collect();
         let (ours, kept) = (uids(|_| true), uids(|facts| facts.policy.is_err()));
@@ -120,19 +131,17 @@ async fn reconcile(context: &Context, namespace: &str) -> Result<Next, WireError
         writes.extend(plan.into_iter().map(|write| (*enforcer, write)));
     }
 
-    // 5. Apply. One enforcer that refuses keeps no other from being written.
-    failures.extend(apply(context, namespace, &writes).await?);
+    // 5. Apply. One object that cannot be written keeps no other from being written.
+    apply(context, namespace, &writes, &mut failures).await?;
 
     // 6. Status.
-    let mut next = LOOK_AGAIN;
     for (key, facts) in &policies {
         let made =
             report::Made { set: &set, outputs: &outputs, served: &served, failures: &failures };
-        if report::publish(context, key, facts, &made).await? {
-            next = next.min(if failures.is_empty() { LOOK_AGAIN } else { RETRY });
-        }
+        report::publish(context, key, facts, &made).await?;
     }
-    Ok(Some(if failures.is_empty() { next } else { RETRY }))
+    let is_done = failures.whole.is_empty() && failures.single.is_empty();
+    Ok(Some(if is_done { LOOK_AGAIN } else { AFTER_FAILURE }))
 }
 
 fn policies_of(context: &Context, namespace: &str) -> Policies {
@@ -156,13 +165,13 @@ fn outputs(set: &AccessSet, served: &BTreeSet<Enforcer>) -> BTreeMap<Enforcer, O
     outputs
 }
 
-/// Writes; the failures that are an enforcer's own come back with why.
+/// Writes, and notes what could not be written and why.
 async fn apply(
     context: &Context,
     namespace: &str,
     writes: &[(Enforcer, Write)],
-) -> Result<BTreeMap<Enforcer, String>, WireError> {
-    let mut failures = BTreeMap::new();
+    failures: &mut Failures,
+) -> Result<(), WireError> {
     for (enforcer, write) in writes {
         let name = enforcer_name(*enforcer);
         let result = apply::access::write(&context.client, namespace, write).await;
@@ -178,28 +187,42 @@ async fn apply(
                 tracing::info!(namespace, enforcer = name, kind, write = verb(write), "written");
             }
             (Err(WireError::Conflict(message)), Write::Create(object)) => {
-                failures.insert(
-                    *enforcer,
-                    format!(
-                        "the {kind} {} is there and is not ours: rename or delete it ({message})",
-                        object.name
-                    ),
+                let name = &object.name;
+                let why = format!(
+                    "the {kind} {name} is there and is not ours: rename or delete it ({message})"
                 );
+                failures.note(*enforcer, write, why);
             }
             // Somebody wrote meanwhile: looked at again at once.
             (Err(error @ (WireError::Conflict(_) | WireError::Unreachable(_))), _) => {
                 return Err(error);
             }
-            (Err(WireError::NotFound(message)), _) => {
+            (Err(WireError::NotFound(message)), write) => {
                 context.access_memory.forget();
-                failures.insert(*enforcer, format!("its API went away: {message}"));
+                failures.note(*enforcer, write, format!("its API went away: {message}"));
             }
-            (Err(error), _) => {
-                failures.insert(*enforcer, error.to_string());
-            }
+            (Err(error), write) => failures.note(*enforcer, write, error.to_string()),
         }
     }
-    Ok(failures)
+    Ok(())
+}
+
+impl Failures {
+    fn note(&mut self, enforcer: Enforcer, write: &Write, why: String) {
+        let (Write::Create(object) | Write::Replace(object, _)) = write else {
+            self.whole.insert(enforcer, why);
+            return;
+        };
+        for owner in &object.owners {
+            self.single.insert((enforcer, owner.clone()), why.clone());
+        }
+    }
+
+    /// What went wrong with an enforcer's objects of a policy.
+    fn of(&self, enforcer: Enforcer, policy: &PolicyKey) -> Option<&String> {
+        let single = self.single.get(&(enforcer, policy.clone()));
+        single.or_else(|| self.whole.get(&enforcer))
+    }
 }
 
 fn verb(write: &Write) -> &'static str {

@@ -2,10 +2,9 @@
 //! ConfigMap that is made of the policies.
 
 use countersign_e2e::envoy::{self, Envoy};
-use countersign_e2e::mount::Mount;
+use countersign_e2e::mount::{Files, Mount, files_of, files_of_map};
 use countersign_e2e::{Delivered, Namespace, World, judges, seconds, wait_for, workspace};
-use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 
 use super::{policy, ready};
@@ -30,8 +29,8 @@ async fn an_envoy_lets_through_what_the_policies_say_and_nothing_else() {
     ready(&ns, "tools", "True", "Compiled").await;
 
     let folder = ns.server.folder().join(&ns.name);
-    let identity = Mount::of(folder.join("identity"), &ns.secret_of("server").await);
-    let access = Mount::of(folder.join("access"), &files(&ns).await);
+    let identity = Mount::of(folder.join("identity"), files_of(&ns.secret_of("server").await));
+    let mut access = Mount::of(folder.join("access"), files(&ns).await);
     let mut server = Envoy::start_guarded(&folder, &identity.folder, &access.folder, port).await;
     let planner = Delivered::read(&ns.secret_of("planner").await);
     let other = Delivered::read(&ns.secret_of("other").await);
@@ -93,7 +92,7 @@ async fn an_envoy_lets_through_what_the_policies_say_and_nothing_else() {
     policy(&ns, "open", open).await;
     ready(&ns, "open", "True", "Compiled").await;
     wait_for("the second policy is in the Envoy", seconds(30), async || {
-        access.update(&files(&ns).await);
+        access.update(files(&ns).await);
         match server.ask(&other, &get("/open/a.txt")).await {
             Ok(200) => Ok(()),
             other => Err(format!("{other:?}")),
@@ -110,11 +109,9 @@ async fn an_envoy_lets_through_what_the_policies_say_and_nothing_else() {
 }
 
 /// The ConfigMap's files, as a volume would have them.
-async fn files(ns: &Namespace) -> Secret {
+async fn files(ns: &Namespace) -> Files {
     let config_map: ConfigMap = ns.api().get("countersign-access-server").await.unwrap();
-    let data = config_map.data.unwrap().into_iter();
-    let data = data.map(|(name, text)| (name, ByteString(text.into_bytes()))).collect();
-    Secret { data: Some(data), ..Secret::default() }
+    files_of_map(&config_map)
 }
 
 fn call(tool: &str, arguments: &Value) -> String {

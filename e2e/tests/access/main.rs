@@ -76,6 +76,7 @@ async fn a_network_policy_is_made_kept_and_goes_with_its_policy() {
 #[tokio::test]
 async fn policies_say_what_is_wrong_with_them_and_touch_nothing_of_others() {
     let ns = World::shared().await.namespace("wrong").await;
+    let alone = World::shared().await.namespace("wrong-alone").await;
     crew(&ns).await;
     // Somebody else's NetworkPolicy has the name.
     let theirs = json!({"podSelector": {}, "policyTypes": ["Ingress"]});
@@ -112,8 +113,10 @@ async fn policies_say_what_is_wrong_with_them_and_touch_nothing_of_others() {
             "made for an identity",
         ),
     ] {
-        policy(&ns, name, spec(change)).await;
-        let resource = ready(&ns, name, "False", reason).await;
+        // An enforcer that acts for one policy gets all for that target: these want to be alone.
+        let ns = if reason == "NoEnforcer" { &alone } else { &ns };
+        policy(ns, name, spec(change)).await;
+        let resource = ready(ns, name, "False", reason).await;
         let message = condition(&resource, "Ready").unwrap().1;
         assert!(message.contains(piece), "{name}: {message}");
         let event = ns.event(name, "Warning", reason).await;
@@ -121,6 +124,11 @@ async fn policies_say_what_is_wrong_with_them_and_touch_nothing_of_others() {
     }
     let taken = ns.api::<NetworkPolicy>().get("taken").await.unwrap();
     assert_eq!(json!(taken.spec), theirs, "it is as it was");
+    // Nor can somebody touch it who stole the operator's token.
+    let thief = ns.server.client_of(User::Operator).await;
+    let theirs: kube::Api<NetworkPolicy> = kube::Api::namespaced(thief, &ns.name);
+    let refusal = theirs.delete("taken", &DeleteParams::default()).await.unwrap_err().to_string();
+    assert!(refusal.contains("writes no network or mesh policy that is not"), "{refusal}");
     // Narrowed is closed, never open.
     let closed = ns.api::<NetworkPolicy>().get("tooled").await.unwrap().spec.unwrap();
     assert_eq!((closed.ingress, closed.policy_types), (None, Some(vec!["Ingress".to_owned()])));

@@ -7,7 +7,7 @@ use countersign_e2e::corporate::{
     CA, Ca, ED25519, P256, P384, RSA, Shape, hand_over, secret, secret_of,
 };
 use countersign_e2e::judges::run;
-use countersign_e2e::mount::write;
+use countersign_e2e::mount::{files_of, write};
 use countersign_e2e::users::OPERATOR_NAMESPACE;
 use countersign_e2e::{Chronicle, Delivered, Namespace, World, holds_for, seconds, workspace};
 use k8s_openapi::api::core::v1::Secret;
@@ -46,7 +46,7 @@ async fn agents_get_certificates_of_a_ca_of_any_algorithm_with_its_whole_chain()
         assert!(text_of(&held, "tls.crt").contains(issuing.trim()), "{name}: its CA is that one");
         assert_eq!(text_of(&held, "ca.crt").trim(), root.certificate.trim(), "{name}");
         let folder = workspace::scratch(&name);
-        write(&folder, &held);
+        write(&folder, &files_of(&held));
         let file = |name: &str| folder.join(name).display().to_string();
         let mut verify = Command::new("openssl");
         verify.args(["verify", "-x509_strict", "-purpose", "sslserver", "-CAfile"]);

@@ -56,13 +56,27 @@ async fn an_operator_that_is_killed_at_every_write_loses_nothing() {
     assert_eq!(left, ["countersign-ca-killed-issuing-2", "countersign-ca-killed-root-2"]);
     assert_eq!(history.status().unwrap().bundle.as_ref().unwrap().sequence, 3);
 
+    // The issuing CA alone: its root is in every bundle already.
+    change(&ns.client, "killed", json!({"spec": {"ca": {"atLeast": {"root": 2, "issuing": 3}}}}))
+        .await;
+    let end = "root-2 Active, issuing-2 Retiring, issuing-3 Active";
+    let writes = lives
+        .until(430, |history| history.phases_now() == end && history.is_settled(2).is_ok())
+        .await;
+    println!("killed after each of {} writes of an issuing rotation: {writes:#?}", writes.len());
+    assert!(writes.len() >= 4, "a CA, a status, two Secrets: {writes:#?}");
+    let history = chronicle.history();
+    history.judge_slots();
+    history.judge_trust(LAG);
+    assert_eq!(history.status().unwrap().bundle.as_ref().unwrap().sequence, 3, "no bundle changed");
+
     // And once more, in a hurry.
     let root = slot(history.status().unwrap(), SlotKind::Root, SlotPhase::Active).unwrap();
     let (key, old) = (root.key_id.clone(), root.certificate.clone().unwrap());
     change(&ns.client, "killed", json!({"spec": {"ca": {"distrust": [key]}}})).await;
     let writes = lives
         .until(430, |history| {
-            history.phases_now() == "root-3 Active, issuing-3 Active"
+            history.phases_now() == "root-3 Active, issuing-4 Active"
                 && history.is_settled(2).is_ok()
                 && history.authorities().len() == 2
         })

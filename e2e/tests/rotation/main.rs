@@ -8,7 +8,6 @@ mod bad_input;
 mod clock;
 mod commands;
 mod kills;
-mod tally;
 mod time;
 mod unreached;
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 
-use super::{Context, enforcer_name, judged};
+use super::{Context, Failures, enforcer_name, judged};
 use crate::api::conditions::{NAMES_FOUND, READY, Reason};
 use crate::api::{AgentAccessPolicyStatus, Enforcer, EnforcerState, EnforcerStatus};
 use crate::decide::access::emit::{ENFORCERS, Output};
@@ -16,11 +16,11 @@ use crate::watch::access::PolicyFacts;
 use crate::wire::{self, WireError};
 
 /// What a turn came to.
-pub struct Made<'a> {
+pub(super) struct Made<'a> {
     pub set: &'a AccessSet,
     pub outputs: &'a BTreeMap<Enforcer, Output>,
     pub served: &'a BTreeSet<Enforcer>,
-    pub failures: &'a BTreeMap<Enforcer, String>,
+    pub failures: &'a Failures,
 }
 
 /// Names in a message: more would not be read.
@@ -28,7 +28,7 @@ const NAMES_SHOWN: usize = 5;
 
 /// Writes a policy's status where it changed, and tells of what is wrong and new. True if it was
 /// written.
-pub async fn publish(
+pub(super) async fn publish(
     context: &Context,
     key: &ObjectKey,
     facts: &PolicyFacts,
@@ -128,7 +128,7 @@ fn enforcers(policy: &crate::identity::AccessPolicy, made: &Made<'_>) -> Vec<Enf
     for enforcer in ENFORCERS {
         let verdict = made.outputs.get(&enforcer).and_then(|out| out.verdicts.get(&policy.key));
         if let Some(verdict) = verdict {
-            let verdict = judged(verdict, made.failures.get(&enforcer));
+            let verdict = judged(verdict, made.failures.of(enforcer, &policy.key));
             all.push(EnforcerStatus {
                 name: enforcer,
                 state: verdict.state,

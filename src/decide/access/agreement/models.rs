@@ -117,8 +117,9 @@ fn cilium(spec: &Value, call: &Call<'_>) -> Option<bool> {
                 .any(|s| call.source.account.is_some() && selects(s, &labels, "k8s:"));
             let port = rule["toPorts"].is_null()
                 || list(&rule["toPorts"]).iter().any(|to| {
-                    let port =
-                        list(&to["ports"]).iter().any(|p| p["port"] == call.port.to_string());
+                    let port = list(&to["ports"])
+                        .iter()
+                        .any(|p| p["port"].as_str() == Some(&call.port.to_string()));
                     let http = to["rules"].is_null()
                         || list(&to["rules"]["http"]).iter().any(|http| {
                             let is = |pattern: &Value, text: &str| {
