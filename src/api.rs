@@ -18,15 +18,16 @@ pub use access_policy::{
 };
 pub use agent_identity::{
     AgentIdentity, AgentIdentitySpec, AgentIdentityStatus, CertificateSpec, CertificateStatus,
-    DeletionPolicy, DeliveryMode, DeliverySpec, ExtraFormat, KeyAlgorithm, LastFailure, PodsStatus,
+    DeletionPolicy, DeliveryMode, DeliverySpec, ExtraFormat, FormerCertificate, KeyAlgorithm,
+    LastFailure, PodsStatus, RevocationReason, RevokedCertificate, RevokedSpec, RevokedStatus,
     SecretTemplate,
 };
 pub use agent_roster::{AgentRoster, AgentRosterSpec, RosterEntry, RosterTerm};
 pub use authority::{AuthoritySpec, PinReference, Pkcs11Authority, SecretAuthority, SelfSigned};
 pub use trust_domain::{
-    BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, GrantSpec, IdentitiesSpec, IdentitiesStatus,
-    RotationStatus, SlotKind, SlotNumbers, SlotPhase, SlotStatus, TrustDomain, TrustDomainDeletion,
-    TrustDomainSpec, TrustDomainStatus, WhenUnreached,
+    BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, CrlStatus, GrantSpec, IdentitiesSpec,
+    IdentitiesStatus, RevocationSpec, RotationStatus, SlotKind, SlotNumbers, SlotPhase, SlotStatus,
+    TrustDomain, TrustDomainDeletion, TrustDomainSpec, TrustDomainStatus, WhenUnreached,
 };
 
 /// The API group of every resource.

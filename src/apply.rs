@@ -12,6 +12,7 @@ pub mod access;
 pub mod bundle;
 pub mod cluster_bundle;
 pub mod pods;
+pub mod revocation;
 pub mod roster;
 pub mod secret;
 pub mod slots;
@@ -115,4 +116,25 @@ pub async fn adjust(
         Content::Read(Box::new(content)),
     );
     Ok(Applied { leaf: facts.leaf.clone() })
+}
+
+/// Takes certificate and key out of the identity's Secret.
+///
+/// # Errors
+/// As [`issue`].
+pub async fn take_out_key(
+    client: &Client,
+    memory: &Memory,
+    identity: &Identity,
+    ours: &OurSecret,
+) -> Result<OurSecret, WireError> {
+    let body = secret::removal(ours);
+    let metadata =
+        wire::patch_secret(client, &identity.key.namespace, &identity.secret_name, body).await?;
+    let facts = SecretFacts::of_meta(&metadata);
+    let (resource_version, meta) = (facts.resource_version.clone(), facts.meta.unpack());
+    let (key, name) = (&identity.key, &identity.secret_name);
+    let replaced = Some(ours.resource_version.clone());
+    memory.remember_secret(key, name, replaced, facts, Content::Emptied);
+    Ok(OurSecret { resource_version, meta, content: Content::Emptied })
 }

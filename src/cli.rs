@@ -4,6 +4,7 @@ pub mod access;
 pub mod cluster;
 pub mod crd;
 pub mod probe;
+pub mod revoke;
 pub mod rotate;
 pub mod trust;
 pub mod words;
@@ -42,6 +43,10 @@ pub enum Command {
     Can(access::CanOptions),
     /// Draw who may call whom
     Graph(access::GraphOptions),
+    /// Cut agents off: nothing is signed for them, their pods say so, their certificates are revoked
+    Revoke(revoke::RevokeOptions),
+    /// Give agents that were cut off a new key and certificate
+    Unrevoke(revoke::UnrevokeOptions),
     /// Get an http URL and fail where it does not answer with success
     Probe {
         /// Such as http://localhost:9402/readyz
@@ -67,6 +72,8 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Trust(options) => wait_for(trust::run(options)),
         Command::RotateCa(options) => wait_for(rotate::run(options)),
+        Command::Revoke(options) => wait_for(revoke::revoke(options)),
+        Command::Unrevoke(options) => wait_for(revoke::unrevoke(options)),
         Command::Crd { output: None } => {
             print!("{}", crd::stream());
             Ok(())

@@ -22,7 +22,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 
 use crate::identity::IdentityKey;
-use crate::observe::{Memory, View};
+use crate::observe::{Book, Memory, View};
 use crate::sign::forge::Forge;
 use crate::telemetry::{ControllerLabels, Metrics, Notice, Outbox, ReasonLabels};
 use crate::watch::ObjectKey;
@@ -38,9 +38,13 @@ pub struct Context {
     pub client: Client,
     pub view: View,
     pub memory: Memory,
+    /// What is revoked.
+    pub book: Book,
     pub forge: Forge,
     /// This machine's clock, and whether it can be believed.
     pub time: Arc<Timekeeper>,
+    /// What the CRL distribution point in each certificate begins with.
+    pub crl_url: Option<String>,
     /// Whether this replica still leads. Asked before every turn: a process that was held up for
     /// longer than its lease must not act on what it was about to do.
     pub may_act: Box<dyn Fn() -> bool + Send + Sync>,
@@ -174,6 +178,7 @@ pub async fn run(context: Arc<Context>, queues: Queues) {
         view.namespaces.wait_until_ready().await;
         view.slots.wait_until_ready().await;
         view.bundles.wait_until_ready().await;
+        view.revocations.wait_until_ready().await;
         // One place of many that hold a bundle: its trouble is not everybody's.
         let known = tokio::time::timeout(CLUSTER_BUNDLES, view.cluster_bundles.wait_until_ready());
         if known.await.is_err() {

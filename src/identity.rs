@@ -23,7 +23,10 @@ use kube::Resource;
 use kube::api::ObjectMeta;
 
 use crate::api::names::{LABEL_VALUE_MAX, PREFIX, default_secret_name};
-use crate::api::{AgentIdentity, DeletionPolicy, ExtraFormat, KeyAlgorithm};
+use crate::api::{
+    AgentIdentity, DeletionPolicy, ExtraFormat, KeyAlgorithm, RevocationReason, RevokedSpec,
+};
+use crate::x509::{Serial, serial::SerialError};
 
 pub use access::{AccessError, AccessPolicy, PolicyKey};
 pub use authority::{AuthorityError, AuthorityKind, AuthoritySource, TokenAddress};
@@ -72,6 +75,10 @@ pub struct Identity {
     pub template: Template,
     pub formats: BTreeSet<ExtraFormat>,
     pub deletion_policy: DeletionPolicy,
+    /// Why it is revoked, while it is.
+    pub revoked: Option<RevokedSpec>,
+    /// Single certificates that are revoked.
+    pub revoked_certificates: BTreeMap<Serial, RevocationReason>,
 }
 
 /// Labels and annotations that a user adds to the Secret.
@@ -120,6 +127,8 @@ pub enum IdentityError {
     ReservedKey(String),
     #[error("spec.delivery.formats names a format twice: write each once")]
     DuplicateFormat,
+    #[error("spec.revokedCertificates: {0}")]
+    Serial(#[from] SerialError),
 }
 
 impl Identity {
@@ -172,6 +181,8 @@ impl Identity {
             template: parse_template(resource)?,
             formats,
             deletion_policy: delivery.deletion_policy.unwrap_or_default(),
+            revoked: spec.revoked.clone(),
+            revoked_certificates: parse_revoked(resource)?,
             key,
         })
     }
@@ -218,6 +229,18 @@ fn parse_lives(resource: &AgentIdentity) -> Result<(Lifetime, Option<Lifetime>),
         }
         _ => Ok((life, renew_before)),
     }
+}
+
+fn parse_revoked(
+    resource: &AgentIdentity,
+) -> Result<BTreeMap<Serial, RevocationReason>, IdentityError> {
+    let revoked = resource.spec.revoked_certificates.iter();
+    revoked
+        .map(|revoked| {
+            let reason = revoked.reason.unwrap_or(RevocationReason::KeyCompromise);
+            Ok((revoked.serial_number.parse()?, reason))
+        })
+        .collect()
 }
 
 fn parse_template(resource: &AgentIdentity) -> Result<Template, IdentityError> {

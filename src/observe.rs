@@ -2,10 +2,12 @@
 //!    value. What is not there is None, not an error.
 
 pub mod access;
+pub mod book;
 pub mod cluster_bundles;
 pub mod content;
 pub mod memory;
 pub mod pods;
+pub mod revocations;
 pub mod slots;
 pub mod view;
 
@@ -22,6 +24,7 @@ use crate::watch::ObjectKey;
 use crate::wire::{self, WireError};
 use crate::x509::Sha256;
 
+pub use book::Book;
 pub use memory::{Memory, StatusVersion};
 pub use pods::PodCounts;
 pub use view::View;
@@ -61,8 +64,8 @@ pub async fn observe(
 ) -> Result<Observed, WireError> {
     let (admission, authority) = admit(view, identity);
     let secret = match admission {
-        // What may have no certificate is not worth a read.
-        Admission::Refused { .. } => SecretState::Absent,
+        // What may have no certificate is not worth a read, unless it is to be taken away.
+        Admission::Refused { .. } if identity.revoked.is_none() => SecretState::Absent,
         _ => read_secret(client, view, memory, identity).await?,
     };
     let former_secret = former_secret(view, identity, status.status.as_deref());

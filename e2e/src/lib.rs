@@ -17,6 +17,7 @@ pub mod audit;
 pub mod chronicle;
 pub mod clock;
 pub mod corporate;
+pub mod crls;
 pub mod delivered;
 pub mod envoy;
 pub mod forged;

@@ -60,6 +60,8 @@ pub struct Operator {
     process: Process,
     clock: Option<Clock>,
     address: SocketAddr,
+    /// Where it serves CRLs.
+    pub crls: SocketAddr,
 }
 
 impl Operator {
@@ -77,8 +79,11 @@ impl Operator {
         let log = log_file(server, &options.replica);
         let (mut command, clock) = command_with_clock(server, &options);
         command.arg("--listen").arg(address.to_string());
+        let crls = SocketAddr::from(([127, 0, 0, 1], workspace::free_port()));
+        command.arg("--crl-listen").arg(crls.to_string());
+        command.arg("--crl-url").arg(format!("http://{crls}"));
         let process = Process::spawn(&format!("countersign {}", options.replica), command, &log);
-        Self { process, clock, address }
+        Self { process, clock, address, crls }
     }
 
     /// Starts it and waits until it acts.

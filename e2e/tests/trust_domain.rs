@@ -70,7 +70,7 @@ async fn the_bundle_is_in_the_selected_namespaces_and_in_no_other() {
     relabel(&ns, json!({"wants": ns.name})).await;
     let map = ns.bundle("selecting").await;
     let data = map.data.as_ref().unwrap();
-    assert_eq!(data.keys().collect::<Vec<_>>(), ["ca.crt"]);
+    assert_eq!(data.keys().collect::<Vec<_>>(), ["ca.crt", "crl.pem"]);
     assert_eq!(map.labels()["countersign.dev/trust-domain"], "selecting");
     let digest = hex(&Sha256::digest(&data["ca.crt"]));
     assert_eq!(map.annotations()["countersign.dev/bundle-sha256"], digest);
@@ -99,6 +99,9 @@ async fn a_bundle_that_is_edited_or_deleted_is_put_right() {
         json!({"data": {"evil.crt": "another file"}}),
         json!({"binaryData": {"ca2.crt": "AAAA"}}),
         json!({"metadata": {"annotations": {"countersign.dev/bundle-sha256": "0"}}}),
+        json!({"data": {"crl.pem": "an old list"}}),
+        json!({"data": {"crl.pem": null}}),
+        json!({"metadata": {"annotations": {"countersign.dev/crl-sha256": "0"}}}),
         json!({"metadata": {"labels": {"countersign.dev/trust-domain": null}}}),
     ] {
         let began = Instant::now();

@@ -30,7 +30,8 @@ use super::schema;
     printcolumn(name = "Renews", type_ = "string", json_path = ".status.certificate.renewAt"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1),
-    printcolumn(name = "Trust domain", type_ = "string", json_path = ".status.trustDomain", priority = 1)
+    printcolumn(name = "Trust domain", type_ = "string", json_path = ".status.trustDomain", priority = 1),
+    printcolumn(name = "Revoked", type_ = "string", json_path = ".status.revoked.since", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
 pub struct AgentIdentitySpec {
@@ -69,6 +70,77 @@ pub struct AgentIdentitySpec {
     /// How the certificate reaches the agent.
     #[serde(default)]
     pub delivery: DeliverySpec,
+
+    /// Revokes the identity while it is given: nothing is signed, every certificate that it ever
+    /// got goes on the CRL, and the key is taken out of the Secret. Taking it away gives a new
+    /// key and certificate; those revoked stay revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<RevokedSpec>,
+
+    /// Single certificates of this identity to revoke, such as one that was copied. The identity
+    /// gets a new key at once if it is the one that it uses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["serialNumber"]))]
+    pub revoked_certificates: Vec<RevokedCertificate>,
+}
+
+/// Why an identity is revoked.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RevokedSpec {
+    /// What stands on the CRL.
+    pub reason: RevocationReason,
+    /// For people; it goes nowhere but into status, Events and the audit log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub message: Option<String>,
+}
+
+/// One certificate to revoke.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RevokedCertificate {
+    /// As `status.certificate.serialNumber` and `status.former` have it.
+    #[schemars(length(min = 32, max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9a-f]{32}$')").message("write a serial number as status has it: 32 hexadecimal digits in lower case"))]
+    pub serial_number: String,
+    /// What stands on the CRL. Default KeyCompromise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<RevocationReason>,
+}
+
+/// The reasons of RFC 5280, section 5.3.1, that fit an agent's certificate. CertificateHold is not
+/// among them: what is revoked stays revoked. RemoveFromCRL is for delta CRLs, and AACompromise
+/// for attribute certificates.
+#[derive(
+    schemars::JsonSchema,
+    Serialize,
+    Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+)]
+pub enum RevocationReason {
+    /// No reason is given.
+    Unspecified,
+    /// The key is, or may be, in wrong hands.
+    KeyCompromise,
+    /// The CA's key is.
+    #[serde(rename = "CACompromise")]
+    CaCompromise,
+    /// The agent belongs to somebody else now.
+    AffiliationChanged,
+    /// Another certificate has taken its place.
+    Superseded,
+    /// The agent is not needed any more. What deleting an AgentIdentity means.
+    CessationOfOperation,
+    /// The agent may not do any more what it did.
+    PrivilegeWithdrawn,
 }
 
 /// The certificate's life and key.
@@ -220,6 +292,16 @@ pub struct AgentIdentityStatus {
     /// The certificate in the Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<CertificateStatus>,
+    /// How many certificates this identity has had; the serial number of the next follows from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "int64"))]
+    pub revision: Option<u64>,
+    /// Certificates that it had before and that have not ended yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<FormerCertificate>,
+    /// Since when it is revoked, and what is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<RevokedStatus>,
     /// The pods that carry the identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<PodsStatus>,
@@ -251,6 +333,45 @@ pub struct CertificateStatus {
     /// Certificates issued to this identity so far.
     #[schemars(extend("format" = "int64"))]
     pub revision: u64,
+    /// Why it was issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A certificate that was issued, is not the one in use, and has not ended.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct FormerCertificate {
+    /// Lower-case hexadecimal.
+    pub serial_number: String,
+    /// Valid until.
+    pub not_after: Time,
+    /// The key id of the issuing CA that signed it, lower-case hexadecimal.
+    pub authority_key_id: String,
+    /// Which of the identity's certificates it was, counted from 1.
+    #[schemars(extend("format" = "int64"))]
+    pub revision: u64,
+    /// Why it was issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How many certificates this stands for, counting back from this one, where there were so
+    /// many that they are not listed one by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "int64"))]
+    pub count: Option<u64>,
+}
+
+/// What was revoked.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RevokedStatus {
+    /// Since when it stands on the CRL.
+    pub since: Time,
+    /// Why.
+    pub reason: RevocationReason,
+    /// Serial numbers of its certificates that had not ended then, lower-case hexadecimal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serial_numbers: Vec<String>,
 }
 
 /// The pods that carry the identity.

@@ -15,6 +15,10 @@ pub const ROTATING: &str = "Rotating";
 /// The condition that says whether every selected namespace holds the bundle.
 pub const BUNDLE_PUBLISHED: &str = "BundlePublished";
 
+/// The condition that says whether an identity is revoked.
+pub const REVOKED: &str = "Revoked";
+/// The condition that says whether every CA of a trust domain has a CRL that is up to date.
+pub const CRL_PUBLISHED: &str = "CRLPublished";
 /// The condition of a TrustDomain that was deleted and is held.
 pub const DELETING: &str = "Deleting";
 
@@ -47,6 +51,8 @@ pub enum Reason {
     WriteFailed,
     /// The certificate in the Secret has expired.
     Expired,
+    /// The identity is revoked. Of the condition Revoked too.
+    Revoked,
 
     // AgentIdentity, PodsLabelled
     /// Every matching pod carries the labels.
@@ -123,6 +129,14 @@ pub enum Reason {
     EveryNameFound,
     /// Some names match nothing.
     NamesUnmatched,
+
+    // TrustDomain, CRLPublished
+    /// Every CA has a CRL that is up to date.
+    UpToDate,
+    /// What was revoked could not be recorded.
+    RecordNotWritten,
+    /// A CRL could not be signed or written.
+    CrlNotSigned,
 }
 
 impl Reason {
@@ -164,6 +178,10 @@ impl Reason {
             Reason::IdentitiesRemain => "IdentitiesRemain",
             Reason::Published => "Published",
             Reason::NamespacesUnreached => "NamespacesUnreached",
+            Reason::Revoked => "Revoked",
+            Reason::UpToDate => "UpToDate",
+            Reason::RecordNotWritten => "RecordNotWritten",
+            Reason::CrlNotSigned => "CRLNotSigned",
             Reason::ClusterTrustBundleUnreached => "ClusterTrustBundleUnreached",
             Reason::Compiled => "Compiled",
             Reason::Narrowed => "Narrowed",
@@ -206,6 +224,10 @@ pub enum IssueReason {
     NearExpiry,
     /// The CA that signed it is retiring.
     AuthorityRetiring,
+    /// That certificate was revoked.
+    CertificateRevoked,
+    /// The certificate is not among those that the status counts.
+    Unrecorded,
 }
 
 impl IssueReason {
@@ -223,6 +245,8 @@ impl IssueReason {
             IssueReason::Expired => "Expired",
             IssueReason::NearExpiry => "NearExpiry",
             IssueReason::AuthorityRetiring => "AuthorityRetiring",
+            IssueReason::CertificateRevoked => "CertificateRevoked",
+            IssueReason::Unrecorded => "Unrecorded",
         }
     }
 }

@@ -10,6 +10,8 @@ pub const ROLE_LABEL: &str = "countersign.dev/role";
 pub const STATE_LABEL: &str = "countersign.dev/state";
 /// The value of [`STATE_LABEL`] for an identity that stands.
 pub const STATE_ACTIVE: &str = "active";
+/// The value of [`STATE_LABEL`] for an identity that is revoked: policies deny such pods.
+pub const STATE_REVOKED: &str = "revoked";
 /// Label on CA Secrets, bundle ConfigMaps and ClusterTrustBundles: the TrustDomain's name.
 pub const TRUST_DOMAIN_LABEL: &str = "countersign.dev/trust-domain";
 /// Label on CA Secrets: `root` or `issuing`.
@@ -39,6 +41,11 @@ pub const TEMPLATE_KEYS_ANNOTATION: &str = "countersign.dev/template-keys";
 /// the UID of the AgentIdentity that owns them instead.
 pub const ORPHAN_OWNER_ANNOTATION: &str = "countersign.dev/owner-uid";
 
+/// Label on the ConfigMaps of the operator's namespace that record what was revoked, and on those
+/// that hold a CRL: the TrustDomain's name.
+pub const REVOCATION_LABEL: &str = "countersign.dev/revocation";
+/// Annotation on CRL and bundle ConfigMaps: SHA-256 of the CRL, lower-case hexadecimal.
+pub const CRL_SHA256_ANNOTATION: &str = "countersign.dev/crl-sha256";
 /// The signer of agents' certificates, as Kubernetes' certificates API names signers.
 pub const AGENT_SIGNER: &str = "countersign.dev/agent";
 
@@ -83,6 +90,9 @@ pub const SECRET_KEYS: [&str; 9] = [
 pub const ENVOY_ACCESS: &str = "envoy-access.json";
 /// The same: what is read of MCP, as `envoy.filters.http.mcp`.
 pub const ENVOY_MCP: &str = "envoy-mcp.json";
+/// Those of them that hold the private key or open it.
+pub const PRIVATE_KEYS: [&str; 5] =
+    [TLS_KEY, COMBINED_PEM, KEYSTORE_P12, KEYSTORE_PASSWORD, ENVOY_IDENTITY];
 
 /// The longest value a label may have, and so the longest name an AgentIdentity may have.
 pub const LABEL_VALUE_MAX: usize = 63;
@@ -90,6 +100,24 @@ pub const LABEL_VALUE_MAX: usize = 63;
 /// The Secret an identity's leaf is delivered in when its spec names none.
 pub fn default_secret_name(identity: &str) -> String {
     format!("{identity}-identity")
+}
+
+/// The CRLs of a trust domain's CAs in PEM, one after the other.
+pub const CRL_PEM: &str = "crl.pem";
+/// A record of what was revoked: one certificate a line.
+pub const REVOKED_RECORD: &str = "revoked";
+/// One CA's CRL in DER.
+pub const CRL_DER: &str = "crl.der";
+
+/// A ConfigMap that records what was revoked in a TrustDomain, counted from 0.
+pub fn record_name(trust_domain: &str, number: usize) -> String {
+    format!("countersign-revoked-{trust_domain}-{number}")
+}
+
+/// The ConfigMap that holds the CRL of a TrustDomain's CA.
+pub fn crl_name(trust_domain: &str, key_id: &str) -> String {
+    // A name of 253 characters holds both.
+    format!("countersign-crl-{trust_domain}-{key_id}")
 }
 
 /// The ConfigMap that carries a TrustDomain's bundle in each selected namespace.

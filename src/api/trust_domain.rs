@@ -60,6 +60,10 @@ pub struct TrustDomainSpec {
     #[serde(default)]
     pub bundle: BundleSpec,
 
+    /// How often revocation is told of.
+    #[serde(default)]
+    pub revocation: RevocationSpec,
+
     /// What to do when the TrustDomain is deleted while identities belong to it. Default Hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<TrustDomainDeletion>,
@@ -243,6 +247,19 @@ pub struct BundleSpec {
     pub cluster_trust_bundle: Option<bool>,
 }
 
+/// How often revocation is told of.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct RevocationSpec {
+    /// How often CRLs are signed anew though nothing was revoked. Default 1h. A revocation has
+    /// them signed at once. A CRL is good for this and 24h, or the longest life of a certificate
+    /// where that is more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('5m') && duration(self) <= duration('168h')").message("CRLs are signed at most every 5m and at least every 168h: write a duration between the two"))]
+    pub crl_period: Option<String>,
+}
+
 /// What the operator last saw and did.
 #[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
@@ -260,9 +277,26 @@ pub struct TrustDomainStatus {
     /// How far a new root CA has come, while there is one that does not sign yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<RotationStatus>,
+    /// The CRLs that are published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crl: Option<CrlStatus>,
     /// How many identities belong to this trust domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identities: Option<IdentitiesStatus>,
+}
+
+/// The CRLs of a trust domain, one for each CA, taken together.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CrlStatus {
+    /// The number of the latest (RFC 5280, 5.2.3). It only grows.
+    #[schemars(extend("format" = "int64"))]
+    pub number: u64,
+    /// When the first of them ends: fail-closed peers refuse everybody from then on.
+    pub next_update: Time,
+    /// Certificates on them.
+    #[schemars(extend("format" = "int32"))]
+    pub entries: u32,
 }
 
 /// One CA.

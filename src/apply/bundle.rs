@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::slots::owner;
 use crate::api::names::{
-    BUNDLE_SHA256_ANNOTATION, CA_CRT, TRUST_DOMAIN_LABEL, bundle_config_map_name,
+    BUNDLE_SHA256_ANNOTATION, CA_CRT, CRL_PEM, CRL_SHA256_ANNOTATION, TRUST_DOMAIN_LABEL,
+    bundle_config_map_name,
 };
 use crate::decide::bundle::BundleWrite;
 use crate::identity::Domain;
@@ -25,11 +26,13 @@ pub async fn write(
     client: &Client,
     domain: &Domain,
     bundle_pem: &str,
+    crl_pem: &str,
     write: &BundleWrite,
 ) -> Result<(), WireError> {
     let name = bundle_config_map_name(&domain.name);
     let api = |namespace: &str| Api::<ConfigMap>::namespaced(client.clone(), namespace);
-    let config_map_at = |version: Option<&str>| config_map(domain, bundle_pem, &name, version);
+    let config_map_at =
+        |version: Option<&str>| config_map(domain, bundle_pem, crl_pem, &name, version);
     match write {
         BundleWrite::Create { namespace } => {
             let created = api(namespace).create(&PostParams::default(), &config_map_at(None)).await;
@@ -75,19 +78,27 @@ pub async fn write(
 fn config_map(
     domain: &Domain,
     bundle_pem: &str,
+    crl_pem: &str,
     name: &str,
     resource_version: Option<&str>,
 ) -> ConfigMap {
+    let digest = |text: &str| Sha256::of(text.as_bytes()).to_string();
+    let mut data = BTreeMap::from([(CA_CRT.to_owned(), bundle_pem.to_owned())]);
+    let mut annotations = json!({BUNDLE_SHA256_ANNOTATION: digest(bundle_pem)});
+    if !crl_pem.is_empty() {
+        data.insert(CRL_PEM.to_owned(), crl_pem.to_owned());
+        annotations[CRL_SHA256_ANNOTATION] = json!(digest(crl_pem));
+    }
     let metadata = json!({
         "name": name,
         "resourceVersion": resource_version,
         "labels": {TRUST_DOMAIN_LABEL: domain.name},
-        "annotations": {BUNDLE_SHA256_ANNOTATION: Sha256::of(bundle_pem.as_bytes()).to_string()},
+        "annotations": annotations,
         "ownerReferences": [owner(domain)],
     });
     ConfigMap {
         metadata: serde_json::from_value(metadata).expect("these are the fields of ObjectMeta"),
-        data: Some(BTreeMap::from([(CA_CRT.to_owned(), bundle_pem.to_owned())])),
+        data: Some(data),
         ..ConfigMap::default()
     }
 }

@@ -8,7 +8,10 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::api::AgentIdentity;
-use crate::api::names::{ORPHAN_OWNER_ANNOTATION, SECRET_KEYS};
+use crate::api::names::{
+    NOT_AFTER_ANNOTATION, ORPHAN_OWNER_ANNOTATION, PRIVATE_KEYS, SECRET_KEYS, SERIAL_ANNOTATION,
+    SPIFFE_ID_ANNOTATION, TLS_CRT, TLS_KEY,
+};
 use crate::decide::{Content, Meta, OurSecret};
 use crate::identity::Identity;
 use crate::sign::Files;
@@ -60,6 +63,28 @@ pub fn adjustment(
 ) -> Zeroizing<Vec<u8>> {
     let metadata = changed(identity, found, desired);
     write(&Body { metadata, data: encoded(files), ..Body::default() })
+}
+
+/// A Secret of ours without certificate and key. What is not secret stays: the bundle, and what
+/// others wrote.
+pub fn removal(found: &OurSecret) -> Zeroizing<Vec<u8>> {
+    let mut data: BTreeMap<&str, Option<Zeroizing<String>>> =
+        PRIVATE_KEYS.into_iter().map(|name| (name, None)).collect();
+    // A Secret of type kubernetes.io/tls has both, if only empty.
+    for name in [TLS_CRT, TLS_KEY] {
+        data.insert(name, Some(Zeroizing::default()));
+    }
+    // It stands for nobody any more, and no rotation waits for it.
+    let annotations = [SPIFFE_ID_ANNOTATION, SERIAL_ANNOTATION, NOT_AFTER_ANNOTATION];
+    write(&Body {
+        metadata: Metadata {
+            resource_version: Some(&found.resource_version),
+            annotations: annotations.into_iter().map(|key| (key, None)).collect(),
+            ..Metadata::default()
+        },
+        data,
+        ..Body::default()
+    })
 }
 
 /// A reference to the AgentIdentity, so that its Secret goes with it.

@@ -1,5 +1,7 @@
 //! What the commands read and write in a cluster: the one place of theirs that holds a client.
 
+mod identities;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! AgentIdentity: from its spec to a certificate in a Secret.
 
+mod revocation;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -66,6 +68,11 @@ async fn reconcile(context: &Context, key: &IdentityKey) -> Result<Next, WireErr
     let observed =
         observe(&context.client, &context.view, &context.memory, identity, current).await?;
 
+    if let Some(revoked) = &identity.revoked {
+        return revocation::run(context, identity, &facts, observed, revoked, now).await;
+    }
+    let revoked = revocation::revoked(context, identity, &observed, now);
+
     // 3. Decide.
     let plan = decide(&Situation {
         identity,
@@ -73,6 +80,8 @@ async fn reconcile(context: &Context, key: &IdentityKey) -> Result<Next, WireErr
         secret: &observed.secret,
         former_secret: observed.former_secret.as_deref(),
         previous: observed.previous(),
+        revoked: &revoked,
+        crl_url: context.crl_url.as_deref(),
         now,
     });
 
@@ -81,9 +90,9 @@ async fn reconcile(context: &Context, key: &IdentityKey) -> Result<Next, WireErr
     let outcome = match performed {
         Performed::Wait(wait) => return Ok(Some(wait)),
         Performed::KeyPending => return Ok(None),
-        Performed::Done(outcome) => outcome,
+        Performed::Done(outcome) => *outcome,
     };
-    if let (Some(name), Outcome::Issued(_) | Outcome::Quiet(Ready::Yes { .. })) =
+    if let (Some(name), Outcome::Issued(..) | Outcome::Quiet(Ready::Yes { .. })) =
         (&plan.remove, &outcome)
     {
         remove_former(context, key, name).await?;
@@ -108,11 +117,17 @@ fn current_status(context: &Context, key: &IdentityKey, facts: &AgentFacts) -> S
 }
 
 enum Performed {
-    Done(Outcome),
+    Done(Box<Outcome>),
     /// The turn for a write that is paced has not come.
     Wait(Duration),
     /// The key is being made; whoever makes it wakes the identity.
     KeyPending,
+}
+
+impl Performed {
+    fn done(outcome: Outcome) -> Self {
+        Performed::Done(Box::new(outcome))
+    }
 }
 
 /// Does what was planned. Only what a status could not speak of is an error.
@@ -124,7 +139,10 @@ async fn perform(
     now: Timestamp,
 ) -> Result<Performed, WireError> {
     match &plan.step {
-        Step::Nothing => Ok(Performed::Done(Outcome::Quiet(plan.ready.clone()))),
+        Step::Nothing | Step::Count { skip: false } => {
+            Ok(Performed::done(Outcome::Quiet(plan.ready.clone())))
+        }
+        Step::Count { skip: true } => Ok(Performed::done(Outcome::Skipped(plan.ready.clone()))),
         Step::Issue(order) => {
             if order.reason == IssueReason::AuthorityRetiring
                 && let Some(wait) = context.reissue_pace.wait(identity.key.clone(), now)
@@ -141,16 +159,16 @@ async fn perform(
             }
             let (SecretState::Ours(ours), Some(bundle)) = (&observed.secret, &observed.bundle)
             else {
-                return Ok(Performed::Done(Outcome::Quiet(plan.ready.clone())));
+                return Ok(Performed::done(Outcome::Quiet(plan.ready.clone())));
             };
             let Content::Read(facts) = &ours.content else {
-                return Ok(Performed::Done(Outcome::Quiet(plan.ready.clone())));
+                return Ok(Performed::done(Outcome::Quiet(plan.ready.clone())));
             };
             let (client, memory) = (&context.client, &context.memory);
             let rewrite = *rewrite_bundle;
             let adjusted =
                 apply::adjust(client, memory, identity, ours, facts, bundle, rewrite).await;
-            written(plan, adjusted.map(|_| Outcome::Quiet(plan.ready.clone()))).map(Performed::Done)
+            written(plan, adjusted.map(|_| Outcome::Quiet(plan.ready.clone()))).map(Performed::done)
         }
     }
 }
@@ -163,7 +181,7 @@ async fn issue(
     order: &IssueOrder,
 ) -> Result<Performed, WireError> {
     let Some(authority) = &observed.authority else {
-        return Ok(Performed::Done(Outcome::Quiet(plan.ready.clone())));
+        return Ok(Performed::done(Outcome::Quiet(plan.ready.clone())));
     };
     let start = Instant::now();
     let prepared = match context.forge.key(&identity.key, identity.algorithm) {
@@ -181,7 +199,7 @@ async fn issue(
         }
         Err(error) => {
             count(context, order, "sign_failed");
-            return Ok(Performed::Done(Outcome::Failed {
+            return Ok(Performed::done(Outcome::Failed {
                 reason: Reason::SigningFailed,
                 message: format!("signing failed: {error}"),
                 standing: plan.ready.clone(),
@@ -207,7 +225,8 @@ async fn issue(
         Err(error) if is_conflict(error) => count(context, order, "conflict"),
         Err(_) => count(context, order, "write_failed"),
     }
-    written(plan, applied.map(|applied| Outcome::Issued(applied.leaf))).map(Performed::Done)
+    written(plan, applied.map(|applied| Outcome::Issued(applied.leaf, order.reason)))
+        .map(Performed::done)
 }
 
 /// A refusal is news for the status. Everything else is not known to have failed, or would keep
@@ -262,6 +281,8 @@ fn announce(
     outcome: &Outcome,
 ) {
     let (reason, message) = match outcome {
+        // A moment later it is otherwise.
+        _ if matches!(plan.step, Step::Count { .. }) => return,
         Outcome::Failed { reason, message, .. } => (reason, message),
         Outcome::Quiet(Ready::No { reason, message }) if !already_said(observed, message) => {
             (reason, message)
@@ -289,11 +310,13 @@ fn next_turn(
     now: Timestamp,
 ) -> Next {
     match outcome {
-        Outcome::Issued(leaf) => Some(until(schedule::renew_at(identity, leaf), now)),
+        Outcome::Issued(leaf, _) => Some(until(schedule::renew_at(identity, leaf), now)),
         Outcome::Failed { .. } => {
             let pause = schedule::retry_after(attempts, life_left(&observed.secret, now));
             Some(pause.try_into().unwrap_or_default())
         }
+        Outcome::Skipped(_) => Some(Duration::ZERO),
+        Outcome::Quiet(_) if matches!(plan.step, Step::Count { .. }) => Some(Duration::ZERO),
         Outcome::Quiet(_) => match (&observed.secret, &observed.admission) {
             // A foreign Secret has no label that would tell of its end: look again now and then.
             (SecretState::Foreign(_), Admission::Admitted { .. }) => Some(FOREIGN_SECRET_CHECK),
@@ -310,7 +333,7 @@ fn life_left(secret: &SecretState, now: Timestamp) -> Option<jiff::SignedDuratio
     match secret {
         SecretState::Ours(ours) => match &ours.content {
             Content::Read(facts) => Some(facts.leaf.not_after.duration_since(now)),
-            Content::Unreadable(_) => None,
+            Content::Emptied | Content::Unreadable(_) => None,
         },
         SecretState::Absent | SecretState::Foreign(_) => None,
     }

@@ -9,6 +9,7 @@ mod cas;
 mod cluster;
 mod departure;
 mod report;
+mod revocation;
 mod spread;
 mod supply;
 
@@ -143,6 +144,13 @@ async fn serve(
         let (blocked, bundle_pem) = (disagreement.blocked(), bundle_of(&report.status.slots));
         report.not_ready(blocked.reason, blocked.message.clone());
         install(context, &domain, Err(blocked), true, &bundle_pem);
+        // A revocation does not wait for clocks: it goes by the API server's.
+        if !report.status.slots.is_empty() {
+            let revocation = revocation::run(context, &domain, &report.status, now).await;
+            spread(context, &domain, &bundle_pem, &revocation.crl_pem).await;
+            revocation::published(context, &domain, &revocation);
+            report.crls(&revocation);
+        }
         publish(context, resource, report).await?;
         return Ok(Some(RETRY));
     }
@@ -151,10 +159,15 @@ async fn serve(
     // published before it is asked about, so that what is Prepared has a way to become Active.
     let bundle_pem = bundle_of(&report.status.slots);
     let bundle = Sha256::of(bundle_pem.as_bytes());
+    let revocation = revocation::run(context, &domain, &report.status, now).await;
     let spread = match report.status.slots.as_slice() {
         [] => None,
-        _ => Some(spread(context, &domain, &bundle_pem).await),
+        _ => Some(spread(context, &domain, &bundle_pem, &revocation.crl_pem).await),
     };
+    if spread.is_some() {
+        revocation::published(context, &domain, &revocation);
+        report.crls(&revocation);
+    }
     let reach = spread.as_ref().map(|spread| match awaits_targets(&report.status.slots) {
         true => reach(context, &domain, bundle, spread),
         false => Reach::default(),
@@ -208,8 +221,9 @@ async fn serve(
             report.not_ready(blocked.reason, blocked.message.clone());
             install(context, &domain, Err(blocked), stock.is_available(), &bundle_pem);
             publish(context, resource, report).await?;
-            let retry = if plan.rotation.is_some() { RETRY } else { BLOCKED_CHECK };
-            return Ok(Some(stock.ask_again_in.map_or(retry, |wait| wait.min(retry))));
+            let wait = if plan.rotation.is_some() { RETRY } else { BLOCKED_CHECK };
+            let sooner = stock.ask_again_in.into_iter().chain(revocation.next);
+            return Ok(sooner.chain([wait]).min());
         }
     }?;
     report.active(authority.chain());
@@ -225,7 +239,7 @@ async fn serve(
     let failed = spread.is_some_and(|spread| spread.is_incomplete());
     let soon = (failed || plan.rotation.is_some()).then_some(RETRY);
     let next = plan.next_check.map(|moment| until(moment, now));
-    Ok(soon.into_iter().chain(next).chain(stock.ask_again_in).min())
+    Ok(soon.into_iter().chain(next).chain(stock.ask_again_in).chain(revocation.next).min())
 }
 
 /// True if and only if a root is recorded that waits for every target to hold it.
@@ -247,6 +261,9 @@ const BLOCKED_CHECK: Duration = Duration::from_secs(60);
 
 fn forget(context: &Context, name: &str) {
     context.slots.forget(name);
+    for identity in context.book.forget(name) {
+        context.identities.wake(identity);
+    }
     if context.view.domains.remove(name) {
         context.domains_changed();
     }

@@ -13,12 +13,14 @@ use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, ResourceExt};
 
 use super::{Context, access};
-use crate::api::names::{ACCESS_POLICY_LABEL, IDENTITY_LABEL, TRUST_DOMAIN_LABEL};
+use crate::api::names::{
+    ACCESS_POLICY_LABEL, IDENTITY_LABEL, REVOCATION_LABEL, TRUST_DOMAIN_LABEL,
+};
 use crate::api::{AgentAccessPolicy, AgentIdentity, AgentRoster, TrustDomain};
 use crate::identity::{AuthoritySource, IdentityKey};
 use crate::observe::identity_of_secret;
 use crate::observe::view::{
-    Object, SecretFacts, SlotVersion, bundle_facts, namespace_facts, roster_facts,
+    Object, RevocationObject, SecretFacts, SlotVersion, bundle_facts, namespace_facts, roster_facts,
 };
 use crate::telemetry::ResourceLabels;
 use crate::watch::access::PolicyFacts;
@@ -34,6 +36,7 @@ pub async fn run(context: Arc<Context>) {
         namespaces(context),
         slots(context),
         bundles(context),
+        revocations(context),
         super::cluster_bundles::run(context),
         secrets(context),
         identities(context),
@@ -148,6 +151,19 @@ async fn bundles(context: &Context) {
             if let Some(trust_domain) = key.name.strip_prefix("countersign-trust-") {
                 context.trust_domains.wake(trust_domain.to_owned());
             }
+        }
+    })
+    .await;
+}
+
+async fn revocations(context: &Context) {
+    let api = Api::<ConfigMap>::namespaced(context.client.clone(), &context.view.namespace);
+    let stream = watch(api, Config::default().labels(REVOCATION_LABEL));
+    follow(context, "configmaps", stream, |event| {
+        let project = |object: ConfigMap| RevocationObject::of(&object);
+        for change in context.view.revocations.take(event, project) {
+            let (Change::Set { new: object, .. } | Change::Gone { old: object, .. }) = change;
+            context.trust_domains.wake(object.trust_domain().to_owned());
         }
     })
     .await;

@@ -17,8 +17,10 @@ pub struct NamespaceFacts {
 #[derive(Clone, Debug, PartialEq)]
 pub struct BundleFacts {
     pub resource_version: String,
-    /// SHA-256 of its `ca.crt`; None where it has none, or anything besides.
+    /// SHA-256 of its `ca.crt`; None where it has none, or something that is not ours.
     pub sha256: Option<Sha256>,
+    /// SHA-256 of its `crl.pem`, likewise.
+    pub crl: Option<Sha256>,
 }
 
 /// One write.
@@ -59,10 +61,11 @@ pub fn out_of_reach(
     namespaces.iter().filter(is_out).map(|(name, _)| name.clone()).collect()
 }
 
-/// What to write so that every selected namespace holds the bundle, and no other does.
+/// What to write so that every selected namespace holds the bundle and the CRLs, and no other does.
 pub fn decide(
     domain: &Domain,
     bundle: Sha256,
+    crl: Option<Sha256>,
     namespaces: &BTreeMap<String, NamespaceFacts>,
     found: &BTreeMap<String, BundleFacts>,
 ) -> Vec<BundleWrite> {
@@ -73,10 +76,12 @@ pub fn decide(
         match found.get(name) {
             None if namespaces.get(name).is_some_and(|facts| facts.terminating) => None,
             None => Some(BundleWrite::Create { namespace }),
-            Some(facts) if facts.sha256 != Some(bundle) => Some(BundleWrite::Replace {
-                namespace,
-                resource_version: facts.resource_version.clone(),
-            }),
+            Some(facts) if facts.sha256 != Some(bundle) || facts.crl != crl => {
+                Some(BundleWrite::Replace {
+                    namespace,
+                    resource_version: facts.resource_version.clone(),
+                })
+            }
             Some(_) => None,
         }
     });
@@ -110,8 +115,18 @@ mod tests {
         .unwrap();
         let domain = Domain::parse(&resource).unwrap();
         let (bundle, old) = (Sha256::of(b"new"), Sha256::of(b"old"));
-        let namespaces =
-            ["empty", "stale", "right", "edited", "no", "deselected", "going", "going-empty"];
+        let crl = Sha256::of(b"crl");
+        let namespaces = [
+            "empty",
+            "stale",
+            "right",
+            "edited",
+            "revoked",
+            "no",
+            "deselected",
+            "going",
+            "going-empty",
+        ];
         let namespaces: BTreeMap<String, NamespaceFacts> = namespaces
             .into_iter()
             .map(|name| {
@@ -126,13 +141,15 @@ mod tests {
             ("stale", Some(old)),
             ("right", Some(bundle)),
             ("edited", None),
+            ("revoked", Some(bundle)),
             ("deselected", Some(bundle)),
             ("going", Some(old)),
             ("gone", Some(old)),
         ]
         .into_iter()
         .map(|(name, sha256)| {
-            (name.to_owned(), BundleFacts { resource_version: "7".to_owned(), sha256 })
+            let crl = Some(if name == "revoked" { old } else { crl });
+            (name.to_owned(), BundleFacts { resource_version: "7".to_owned(), sha256, crl })
         })
         .collect();
         let (namespace, resource_version) = (str::to_owned, "7".to_owned());
@@ -140,7 +157,7 @@ mod tests {
             namespace: namespace(name),
             resource_version: resource_version.clone(),
         };
-        let mut writes = super::decide(&domain, bundle, &namespaces, &found);
+        let mut writes = super::decide(&domain, bundle, Some(crl), &namespaces, &found);
         writes.sort();
         assert_eq!(
             writes,
@@ -148,6 +165,7 @@ mod tests {
                 BundleWrite::Create { namespace: namespace("empty") },
                 replace("edited"),
                 replace("going"),
+                replace("revoked"),
                 replace("stale"),
                 BundleWrite::Delete { namespace: namespace("deselected"), resource_version },
             ]

@@ -50,6 +50,9 @@ pub fn reason_not_ready(
 fn readable(content: Option<&Content>) -> Result<&ContentFacts, Finding> {
     match content {
         None => Err((IssueReason::Missing, "there is no Secret".to_owned())),
+        Some(Content::Emptied) => {
+            Err((IssueReason::Missing, "the Secret holds no certificate".to_owned()))
+        }
         Some(Content::Unreadable(why)) => Err((IssueReason::Malformed, why.clone())),
         Some(Content::Read(facts)) => Ok(facts),
     }

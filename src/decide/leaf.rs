@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use super::checks::Finding;
+use super::ledger::{Ledger, leaf_of};
 use super::observed::{Admission, AuthorityFacts, Content, Meta, SecretState, Situation};
 use super::{checks, schedule};
 use crate::api::KeyAlgorithm;
 use crate::api::conditions::{IssueReason, Reason};
 use crate::identity::{Identity, MINIMUM_LIFE, SpiffeId};
-use crate::x509::Sha256;
+use crate::x509::{Serial, Sha256};
 
 /// What to do, what `Ready` says if nothing goes wrong, and when to look again.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +32,10 @@ pub enum Step {
     Nothing,
     /// Sign a certificate and write it.
     Issue(IssueOrder),
+    /// Write the status first: it does not count a certificate that is in the Secret, or says that
+    /// the identity is revoked, or (`skip`) the next serial number is revoked already and must be
+    /// passed over. Never may two certificates be out that the status does not count.
+    Count { skip: bool },
     /// The certificate is right; the bundle beside it, or labels and annotations, are not.
     Adjust { rewrite_bundle: bool },
 }
@@ -42,9 +48,10 @@ pub struct IssueOrder {
     pub profile: LeafProfile,
 }
 
-/// Everything that a leaf is to say, except its key and serial number.
+/// Everything that a leaf is to say, except its key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LeafProfile {
+    pub serial: Serial,
     pub spiffe_id: SpiffeId,
     pub dns_names: BTreeSet<String>,
     pub algorithm: KeyAlgorithm,
@@ -52,6 +59,8 @@ pub struct LeafProfile {
     pub not_after: Timestamp,
     /// The issuing CA that is to sign it; any other refuses.
     pub issuer: Sha256,
+    /// Where its CRL is (RFC 5280, 4.2.1.13), if the leaf is to say so.
+    pub crl_url: Option<String>,
 }
 
 /// What the condition `Ready` says.
@@ -92,6 +101,7 @@ impl LeafProfile {
         identity: &Identity,
         spiffe_id: &SpiffeId,
         authority: &AuthorityFacts,
+        serial: Serial,
         now: Timestamp,
     ) -> Option<Self> {
         let now = schedule::whole_seconds(now);
@@ -100,12 +110,14 @@ impl LeafProfile {
             return None;
         }
         Some(LeafProfile {
+            serial,
             spiffe_id: spiffe_id.clone(),
             dns_names: identity.dns_names.clone(),
             algorithm: identity.algorithm,
             not_before: schedule::saturating_sub(now, schedule::BACKDATE),
             not_after,
             issuer: authority.issuer,
+            crl_url: None,
         })
     }
 }
@@ -149,21 +161,49 @@ fn serve(situation: &Situation<'_>, spiffe_id: &SpiffeId, authority: &AuthorityF
         return Plan::rest(Ready::no(Reason::SecretNotOurs, why.clone()));
     }
     let content = content_of(situation);
-    match checks::reason_to_issue(identity, spiffe_id, authority, content, now) {
+    let finding = unusable(situation)
+        .or_else(|| checks::reason_to_issue(identity, spiffe_id, authority, content, now));
+    match finding {
         Some((reason, message)) => {
             let ready = standing(situation, spiffe_id, authority);
-            match LeafProfile::new(identity, spiffe_id, authority, now) {
-                Some(profile) => Plan {
-                    step: Step::Issue(IssueOrder { reason, message, profile }),
-                    ready,
-                    remove: situation.former_secret.map(str::to_owned),
-                    next_check: None,
-                },
+            let ledger = Ledger::of(&identity.uid, situation.previous);
+            let serial = ledger.next();
+            let skip = situation.revoked.contains(&serial.to_string());
+            let is_behind = leaf_of(situation.secret).is_some_and(|leaf| ledger.is_behind(leaf));
+            if skip || is_behind || ledger.is_closed() {
+                return Plan { step: Step::Count { skip }, ..Plan::rest(ready) };
+            }
+            match LeafProfile::new(identity, spiffe_id, authority, serial, now) {
+                Some(mut profile) => {
+                    profile.crl_url = situation
+                        .crl_url
+                        .map(|base| format!("{base}/crl/{}.crl", authority.key_id));
+                    Plan {
+                        step: Step::Issue(IssueOrder { reason, message, profile }),
+                        ready,
+                        remove: situation.former_secret.map(str::to_owned),
+                        next_check: None,
+                    }
+                }
                 None => too_late(situation, ready, authority),
             }
         }
         None => keep(situation, spiffe_id, authority),
     }
+}
+
+/// Why a certificate will not do whatever it says: it is revoked, or could not be.
+fn unusable(situation: &Situation<'_>) -> Option<Finding> {
+    let serial = &leaf_of(situation.secret)?.serial;
+    let ledger = Ledger::of(&situation.identity.uid, situation.previous);
+    if ledger.revision_of(serial).is_none() {
+        let message = format!(
+            "the certificate {serial} is not among those that status says were issued, and so could not be revoked"
+        );
+        return Some((IssueReason::Unrecorded, message));
+    }
+    let message = || format!("the certificate {serial} is revoked");
+    situation.revoked.contains(serial).then(|| (IssueReason::CertificateRevoked, message()))
 }
 
 /// The certificate that is there is right.
@@ -212,13 +252,11 @@ fn too_late(situation: &Situation<'_>, standing: Ready, authority: &AuthorityFac
 /// What `Ready` says of what is there now.
 fn standing(situation: &Situation<'_>, spiffe_id: &SpiffeId, authority: &AuthorityFacts) -> Ready {
     let content = content_of(situation);
-    match checks::reason_not_ready(
-        situation.identity,
-        spiffe_id,
-        Some(authority),
-        content,
-        situation.now,
-    ) {
+    let finding = unusable(situation).or_else(|| {
+        let Situation { identity, now, .. } = *situation;
+        checks::reason_not_ready(identity, spiffe_id, Some(authority), content, now)
+    });
+    match finding {
         None => match content {
             Some(Content::Read(facts)) => Ready::Yes { message: good_until(&facts.leaf.not_after) },
             _ => Ready::no(Reason::SigningFailed, "there is no certificate yet"),

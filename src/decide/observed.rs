@@ -23,6 +23,10 @@ pub struct Situation<'a> {
     /// A Secret of ours under a name that the spec does not give any more.
     pub former_secret: Option<&'a str>,
     pub previous: Option<&'a AgentIdentityStatus>,
+    /// Serial numbers of this identity that are revoked, that of the next certificate included.
+    pub revoked: &'a BTreeSet<String>,
+    /// What the CRL distribution point in a certificate begins with, if it is to have one.
+    pub crl_url: Option<&'a str>,
     pub now: Timestamp,
 }
 
@@ -81,6 +85,8 @@ pub struct Meta {
 /// What stands in a Secret.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Content {
+    /// There is neither certificate nor key, as in the Secret of a revoked identity.
+    Emptied,
     /// tls.crt or tls.key cannot be read; the text says why.
     Unreadable(String),
     Read(Box<ContentFacts>),

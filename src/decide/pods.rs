@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::api::names::{
-    IDENTITY_LABEL, ROLE_LABEL, SPIFFE_ID_ANNOTATION, STATE_ACTIVE, STATE_LABEL,
+    IDENTITY_LABEL, ROLE_LABEL, SPIFFE_ID_ANNOTATION, STATE_ACTIVE, STATE_LABEL, STATE_REVOKED,
 };
 use crate::identity::{Identity, SpiffeId};
 
@@ -46,11 +46,6 @@ pub fn precedence(identity: &Identity) -> (Reverse<usize>, Timestamp, &str) {
     (Reverse(identity.selector.specificity()), identity.created, identity.uid.as_str())
 }
 
-/// What the state label of an identity's pods says.
-pub fn state_of(_identity: &Identity) -> &'static str {
-    STATE_ACTIVE
-}
-
 /// What to change so that a pod carries the claimant's labels, and nobody else's.
 pub fn change(
     labels: &BTreeMap<String, String>,
@@ -78,6 +73,11 @@ pub fn change(
             .collect(),
         annotations: difference(annotations, SPIFFE_ID_ANNOTATION, spiffe_id).into_iter().collect(),
     }
+}
+
+/// What the state label of an identity's pods says.
+pub fn state_of(identity: &Identity) -> &'static str {
+    if identity.revoked.is_some() { STATE_REVOKED } else { STATE_ACTIVE }
 }
 
 impl PodChange {

@@ -1,6 +1,8 @@
 //! Every decision about an identity, as rows that are sentences; and the rules that must hold
 //! whatever happens, over random worlds.
 
+mod counted;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
@@ -10,9 +12,11 @@ use serde_json::{Value, json};
 use super::schedule::{self, BACKDATE};
 use super::*;
 use crate::api::conditions::{IssueReason, Reason};
-use crate::api::{AgentIdentity, ExtraFormat, KeyAlgorithm};
+use crate::api::{
+    AgentIdentity, AgentIdentityStatus, CertificateStatus, ExtraFormat, KeyAlgorithm,
+};
 use crate::identity::{Identity, SpiffeId, TrustDomainName};
-use crate::x509::{Leaf, Sha256};
+use crate::x509::{Leaf, Serial, Sha256};
 
 const NOW: &str = "2026-11-24T12:00:00Z";
 
@@ -55,11 +59,16 @@ fn authority() -> AuthorityFacts {
     }
 }
 
+/// The serial number of the identity's nth certificate.
+fn serial(revision: u64) -> Serial {
+    Serial::derived("u-1", revision)
+}
+
 /// A leaf as it would have been issued `age` ago with a life of `life`.
 fn leaf(age: SignedDuration, life: SignedDuration) -> Leaf {
     let issued = now() - age;
     Leaf {
-        serial: "0a".to_owned(),
+        serial: serial(1).to_string(),
         fingerprint: Sha256::of(b"leaf"),
         not_before: issued - BACKDATE,
         not_after: issued + life,
@@ -97,13 +106,44 @@ fn admitted() -> Admission {
     Admission::Admitted { spiffe_id: spiffe_id("/ns/research/sa/planner"), authority: authority() }
 }
 
+/// A status that counts the first certificate, and no other.
+fn counted() -> AgentIdentityStatus {
+    let leaf = leaf(minutes(5), minutes(60));
+    AgentIdentityStatus {
+        revision: Some(1),
+        certificate: Some(CertificateStatus {
+            serial_number: leaf.serial.clone(),
+            sha256_fingerprint: leaf.fingerprint.to_string(),
+            not_before: leaf.not_before.into(),
+            not_after: leaf.not_after.into(),
+            renew_at: leaf.not_after.into(),
+            authority_key_id: leaf.authority_key_id,
+            revision: 1,
+            reason: None,
+        }),
+        ..AgentIdentityStatus::default()
+    }
+}
+
 fn plan(identity: &Identity, admission: &Admission, secret: &SecretState) -> Plan {
+    plan_after(&counted(), &BTreeSet::new(), identity, admission, secret)
+}
+
+fn plan_after(
+    previous: &AgentIdentityStatus,
+    revoked: &BTreeSet<String>,
+    identity: &Identity,
+    admission: &Admission,
+    secret: &SecretState,
+) -> Plan {
     decide(&Situation {
         identity,
         admission,
         secret,
         former_secret: None,
-        previous: None,
+        previous: Some(previous),
+        revoked,
+        crl_url: None,
         now: now(),
     })
 }
@@ -366,7 +406,7 @@ proptest! {
             not_after: schedule::whole_seconds(now) + SignedDuration::from_secs(chain_left),
             ..authority()
         };
-        match LeafProfile::new(&identity, &spiffe_id("/a"), &authority, now) {
+        match LeafProfile::new(&identity, &spiffe_id("/a"), &authority, serial(1), now) {
             Some(profile) => {
                 prop_assert!(profile.not_after <= authority.not_after);
                 prop_assert!(profile.not_after.duration_since(schedule::whole_seconds(now)) >= minutes(5));
@@ -388,7 +428,7 @@ proptest! {
         let identity = identity(json!({"certificate": certificate}));
         let authority = AuthorityFacts { not_after: now() + SignedDuration::from_secs(chain_left), ..authority() };
         let id = spiffe_id("/ns/research/sa/planner");
-        let profile = LeafProfile::new(&identity, &id, &authority, now()).unwrap();
+        let profile = LeafProfile::new(&identity, &id, &authority, Serial::derived("u-1", 1), now()).unwrap();
         let mut issued = leaf(SignedDuration::ZERO, minutes(60));
         issued.serial = serial;
         issued.not_before = profile.not_before;

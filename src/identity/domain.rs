@@ -17,6 +17,8 @@ const DEFAULT_ROOT_LIFE: Lifetime = Lifetime::from_seconds(10 * 365 * 24 * 3600)
 const DEFAULT_ISSUING_LIFE: Lifetime = Lifetime::from_seconds(365 * 24 * 3600);
 /// A kubelet shows a changed file within 100 s, an agent may look once a minute, and some are slow.
 const DEFAULT_SOAK: Lifetime = Lifetime::from_seconds(10 * 60);
+/// A peer that reads CRLs over HTTP asks anew about as often.
+const DEFAULT_CRL_PERIOD: Lifetime = Lifetime::from_seconds(3600);
 /// A rotation of the root may begin when a third of the issuing CA's life is left, and goes on
 /// whoever is reached when half of that is (see `decide::slots`): a sixth is what surely remains
 /// for the soak.
@@ -40,6 +42,8 @@ pub struct Domain {
     pub rules: Rules,
     /// The namespaces that get the bundle.
     pub bundle_namespaces: PodSelector,
+    /// How often CRLs are signed anew though nothing was revoked.
+    pub crl_period: Lifetime,
     /// Whether a ClusterTrustBundle holds the bundle too, where there can be one.
     pub cluster_bundle: bool,
 }
@@ -168,6 +172,8 @@ impl Domain {
             ca: parse_ca(resource)?,
             rules,
             bundle_namespaces,
+            crl_period: lifetime("revocation.crlPeriod", &spec.revocation.crl_period)?
+                .unwrap_or(DEFAULT_CRL_PERIOD),
             cluster_bundle: spec.bundle.cluster_trust_bundle.unwrap_or(true),
         })
     }

@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 
 use zeroize::Zeroizing;
 
-use crate::api::names::{CA_CRT, TLS_CRT, TLS_KEY};
+use crate::api::names::{CA_CRT, PRIVATE_KEYS, TLS_CRT, TLS_KEY};
 use crate::decide::{Content, ContentFacts};
 use crate::sign::{PrivateKey, formats};
 use crate::x509::{self, Sha256};
 
 /// What a Secret's files say.
 pub fn read(data: &BTreeMap<String, Zeroizing<Vec<u8>>>) -> Content {
+    let is_empty = |name: &str| data.get(name).is_none_or(|bytes| bytes.is_empty());
+    if PRIVATE_KEYS.iter().all(|name| is_empty(name)) && is_empty(TLS_CRT) {
+        return Content::Emptied;
+    }
     match try_read(data) {
         Ok(facts) => Content::Read(Box::new(facts)),
         Err(why) => Content::Unreadable(why),
@@ -59,7 +63,7 @@ mod tests {
                     (TLS_CRT.to_owned(), Zeroizing::new(certificate)),
                     (TLS_KEY.to_owned(), Zeroizing::new(key.clone().into_bytes())),
                 ]);
-                prop_assert!(matches!(read(&data), Content::Unreadable(_)));
+                prop_assert!(matches!(read(&data), Content::Unreadable(_) | Content::Emptied));
             }
         }
     }

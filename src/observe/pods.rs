@@ -1,7 +1,7 @@
 //! How many pods carry an identity.
 
-use crate::api::names::IDENTITY_LABEL;
-use crate::decide::pods::{Candidate, claimant};
+use crate::api::names::{IDENTITY_LABEL, STATE_LABEL};
+use crate::decide::pods::{Candidate, claimant, state_of};
 use crate::identity::Identity;
 
 use super::View;
@@ -38,9 +38,12 @@ impl PodCounts {
                 continue;
             }
             counts.matched += 1;
-            counts.labelled += u32::from(
-                pod.labels.get(IDENTITY_LABEL).is_some_and(|name| **name == *identity.key.name),
-            );
+            let says = |label: &str, value: &str| {
+                pod.labels.get(label).is_some_and(|found| found.as_str() == value)
+            };
+            let is_labelled =
+                says(IDENTITY_LABEL, &identity.key.name) && says(STATE_LABEL, state_of(identity));
+            counts.labelled += u32::from(is_labelled);
             if let Some(winner) = claimant(&pod.labels, &candidates)
                 && winner.identity.key != identity.key
             {

@@ -9,7 +9,8 @@ use kube::api::{ObjectMeta, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 
 use super::cluster_bundles::ClusterBundles;
-use crate::api::names::{BUNDLE_SHA256_ANNOTATION, CA_CRT};
+pub use super::revocations::{CrlObject, RevocationObject};
+use crate::api::names::{BUNDLE_SHA256_ANNOTATION, CA_CRT, CRL_PEM, CRL_SHA256_ANNOTATION};
 use crate::api::{AgentRoster, TrustDomain};
 use crate::decide::Meta;
 use crate::decide::bundle::{BundleFacts, NamespaceFacts};
@@ -40,6 +41,8 @@ pub struct View {
     /// authorities read.
     pub slots: Mirror<SlotVersion>,
     pub bundles: Mirror<BundleFacts>,
+    /// The operator's own ConfigMaps that record what was revoked or hold a CRL.
+    pub revocations: Mirror<RevocationObject>,
     pub cluster_bundles: ClusterBundles,
     /// The parts of every namespace's roster, without their entries.
     pub rosters: Mirror<PartFacts>,
@@ -150,18 +153,24 @@ fn annotations(metadata: &ObjectMeta) -> BTreeMap<String, String> {
     annotations
 }
 
-/// What is kept of a ConfigMap of ours: whether it holds the bundle, says so, and nothing else.
+/// What is kept of a ConfigMap of ours: whether it holds the bundle and the CRLs, says so, and
+/// nothing else.
 pub fn bundle_facts(config_map: ConfigMap) -> BundleFacts {
     let data = config_map.data.as_ref();
-    let alone = data.is_some_and(|data| data.len() == 1) && config_map.binary_data.is_none();
-    let sha256 = data
-        .filter(|_| alone)
-        .and_then(|data| data.get(CA_CRT))
-        .map(|bundle| Sha256::of(bundle.as_bytes()))
-        .filter(|sha256| {
-            config_map.annotations().get(BUNDLE_SHA256_ANNOTATION) == Some(&sha256.to_string())
-        });
-    BundleFacts { resource_version: config_map.resource_version().unwrap_or_default(), sha256 }
+    let is_known = |key: &String| key == CA_CRT || key == CRL_PEM;
+    let alone =
+        data.is_some_and(|data| data.keys().all(is_known)) && config_map.binary_data.is_none();
+    let digest = |file: &str, annotation: &str| {
+        data.filter(|_| alone)
+            .and_then(|data| data.get(file))
+            .map(|text| Sha256::of(text.as_bytes()))
+            .filter(|sha256| config_map.annotations().get(annotation) == Some(&sha256.to_string()))
+    };
+    BundleFacts {
+        resource_version: config_map.resource_version().unwrap_or_default(),
+        sha256: digest(CA_CRT, BUNDLE_SHA256_ANNOTATION),
+        crl: digest(CRL_PEM, CRL_SHA256_ANNOTATION),
+    }
 }
 
 /// What is kept of a part of a roster: its range, and a digest in place of its entries.

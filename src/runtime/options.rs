@@ -30,6 +30,18 @@ pub struct RunOptions {
         value_name = "ADDRESS:PORT"
     )]
     pub listen: SocketAddr,
+    /// Where CRLs are served, over plain HTTP, at /crl/<key id>.crl
+    #[arg(
+        long,
+        env = "COUNTERSIGN_CRL_LISTEN",
+        default_value = "[::]:9403",
+        value_name = "ADDRESS:PORT"
+    )]
+    pub crl_listen: SocketAddr,
+    /// How peers reach that: the CRL distribution point in each certificate begins with this.
+    /// Without it certificates have none
+    #[arg(long, env = "COUNTERSIGN_CRL_URL", value_name = "URL", value_parser = parse_crl_url)]
+    pub crl_url: Option<String>,
     /// How log lines are written
     #[arg(long, env = "COUNTERSIGN_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -55,6 +67,22 @@ pub enum LogFormat {
     Text,
     Json,
 }
+
+/// A URL that can stand in a certificate: plain HTTP, since whoever checks a certificate cannot be
+/// asked to check another one first, and ASCII.
+fn parse_crl_url(text: &str) -> Result<String, String> {
+    let is_printable = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"');
+    let has_host = text.strip_prefix("http://").is_some_and(|rest| !rest.is_empty());
+    match has_host && is_printable && text.len() <= LONGEST_CRL_URL {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("write a URL such as http://countersign-crl.countersign-system.svc".to_owned())
+        }
+    }
+}
+
+/// It stands in every certificate.
+const LONGEST_CRL_URL: usize = 200;
 
 impl RunOptions {
     /// This replica's name in the Lease.

@@ -23,7 +23,7 @@ use crate::decide::schedule::{BACKDATE, saturating_sub, whole_seconds};
 use crate::decide::slots::{Offer, OfferedIssuing, OfferedRoot};
 use crate::identity::{Domain, MINIMUM_LIFE, SpiffeId};
 use crate::x509::issuer::{self, Candidate, Flaw, Place, Purpose};
-use crate::x509::{self, X509Error};
+use crate::x509::{self, Serial, X509Error};
 
 /// An issuing CA with its key, and the root above it.
 #[derive(Debug)]
@@ -129,6 +129,8 @@ impl Imported {
             .map_err(|error| SignError::Sign(error.to_string()))?;
         let now = whole_seconds(now);
         let profile = LeafProfile {
+            serial: Serial::derived("trial", 1),
+            crl_url: None,
             spiffe_id,
             dns_names: Default::default(),
             algorithm: KeyAlgorithm::EcdsaP256,

@@ -21,6 +21,7 @@ pub struct ExactIssuer {
 
 /// Where the issuer stands among the elements of what is signed (RFC 5280, 4.1 and 5.1).
 const IN_CERTIFICATE: usize = 3;
+const IN_CRL: usize = 2;
 
 impl ExactIssuer {
     /// The issuer of this certificate, which signs with this key.
@@ -46,20 +47,37 @@ impl ExactIssuer {
         params: rcgen::CertificateParams,
         key: &impl PublicKeyData,
     ) -> Result<Vec<u8>, SignError> {
-        let broken = |error: rcgen::Error| SignError::Sign(error.to_string());
         let unsigned = params.signed_by(key, &self.issuer).map_err(broken)?;
-        let malformed = || SignError::Sign("rcgen wrote no certificate".to_owned());
-        let (content, _) = open(unsigned.der()).ok_or_else(malformed)?;
+        self.sign_again(unsigned.der(), IN_CERTIFICATE)
+    }
+
+    /// Signs a CRL.
+    pub fn sign_crl(
+        &self,
+        params: rcgen::CertificateRevocationListParams,
+    ) -> Result<Vec<u8>, SignError> {
+        let unsigned = params.signed_by(&self.issuer).map_err(broken)?;
+        self.sign_again(unsigned.der(), IN_CRL)
+    }
+
+    /// Puts the name where the issuer stands in what rcgen wrote, and signs that.
+    fn sign_again(&self, unsigned: &[u8], issuer_at: usize) -> Result<Vec<u8>, SignError> {
+        let malformed = || SignError::Sign("rcgen wrote something that is not signed".to_owned());
+        let (content, _) = open(unsigned).ok_or_else(malformed)?;
         let (to_be_signed, rest) = open(content).ok_or_else(malformed)?;
         let (_, after_algorithm) = open(rest).ok_or_else(malformed)?;
         let algorithm = &rest[..rest.len() - after_algorithm.len()];
         let to_be_signed =
-            with_element(to_be_signed, IN_CERTIFICATE, &self.name).ok_or_else(malformed)?;
+            with_element(to_be_signed, issuer_at, &self.name).ok_or_else(malformed)?;
         let signature = self.key.sign(&to_be_signed).map_err(broken)?;
         // A bit string begins with how many bits of its last byte are unused.
         let signature = wrap(0x03, &[&[0], signature.as_slice()].concat());
         Ok(wrap(SEQUENCE, &[to_be_signed.as_slice(), algorithm, &signature].concat()))
     }
+}
+
+fn broken(error: rcgen::Error) -> SignError {
+    SignError::Sign(error.to_string())
 }
 
 /// A key's public half, with signatures of no bytes: what rcgen signs with it is not signed yet.

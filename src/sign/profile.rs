@@ -1,4 +1,4 @@
-//! What certificates look like, field by field. Pure, except for the serial number.
+//! What certificates look like, field by field. Pure, except for what tells one CA from another.
 //!
 //! rcgen's defaults run from 1975 to 4096 with a stock subject: every field is set here.
 
@@ -6,8 +6,8 @@ use aws_lc_rs::rand;
 use jiff::Timestamp;
 use rcgen::string::Ia5String;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CrlDistributionPoint, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType, SerialNumber,
 };
 use time::OffsetDateTime;
 
@@ -24,8 +24,14 @@ pub fn leaf(profile: &LeafProfile) -> Result<CertificateParams, SignError> {
     for name in &profile.dns_names {
         names.push(SanType::DnsName(ia5(name)?));
     }
-    let mut params = base(profile.not_before, profile.not_after)?;
+    let serial = SerialNumber::from_slice(profile.serial.as_bytes());
+    let mut params = base(serial, profile.not_before, profile.not_after)?;
     params.subject_alt_names = names;
+    params.crl_distribution_points = profile
+        .crl_url
+        .iter()
+        .map(|url| CrlDistributionPoint { uris: vec![url.clone()] })
+        .collect();
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages =
@@ -41,7 +47,8 @@ pub fn ca(
     now: Timestamp,
     not_after: Timestamp,
 ) -> Result<CertificateParams, SignError> {
-    let mut params = base(saturating_sub(now, BACKDATE), not_after)?;
+    let serial = SerialNumber::from_slice(&random::<16>()?);
+    let mut params = base(serial, saturating_sub(now, BACKDATE), not_after)?;
     let (role, constraints) = match kind {
         SlotKind::Root => ("root", BasicConstraints::Unconstrained),
         SlotKind::Issuing => ("issuing", BasicConstraints::Constrained(0)),
@@ -64,18 +71,22 @@ fn common_name(domain: &TrustDomainName, role: &str, mark: &str) -> String {
     head + &tail
 }
 
-fn base(not_before: Timestamp, not_after: Timestamp) -> Result<CertificateParams, SignError> {
+fn base(
+    serial: SerialNumber,
+    not_before: Timestamp,
+    not_after: Timestamp,
+) -> Result<CertificateParams, SignError> {
     let mut params = CertificateParams::default();
     params.not_before = date(not_before)?;
     params.not_after = date(not_after)?;
-    params.serial_number = Some(SerialNumber::from_slice(&random::<16>()?));
+    params.serial_number = Some(serial);
     params.distinguished_name = DistinguishedName::new();
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }
 
-/// A serial number's 128 bits all come from the generator, twice what CA/Browser Forum asks: two
-/// certificates never share one, and nobody can guess the next.
+/// A CA's serial number has 128 bits from the generator, twice what CA/Browser Forum asks. A leaf's
+/// is ordered: see [`crate::x509::Serial`].
 fn random<const N: usize>() -> Result<[u8; N], SignError> {
     let mut bytes = [0; N];
     rand::fill(&mut bytes).map_err(|_| SignError::Random)?;

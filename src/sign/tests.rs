@@ -13,6 +13,7 @@ use crate::api::{AgentIdentity, CaKeyAlgorithm, ExtraFormat, KeyAlgorithm, Trust
 use crate::decide::LeafProfile;
 use crate::decide::slots::SlotOrder;
 use crate::identity::{Domain, Lifetime};
+use crate::x509::Serial;
 
 fn now() -> Timestamp {
     "2026-11-24T12:00:00.5Z".parse().unwrap()
@@ -73,7 +74,14 @@ fn issue_order(authority: &LocalAuthority, identity: &Identity) -> IssueOrder {
     IssueOrder {
         reason: IssueReason::Missing,
         message: String::new(),
-        profile: LeafProfile::new(identity, &id, &authority.chain().facts, now()).unwrap(),
+        profile: LeafProfile::new(
+            identity,
+            &id,
+            &authority.chain().facts,
+            Serial::derived("u", 1),
+            now(),
+        )
+        .unwrap(),
     }
 }
 
@@ -179,20 +187,58 @@ async fn what_does_not_hold_is_thrown_away() {
 }
 
 #[tokio::test]
-async fn serial_numbers_are_128_random_bits() {
+async fn a_leaf_has_the_serial_number_that_was_ordered_and_says_where_its_crl_is() {
     let authority = authority("ECDSA-P256");
     let identity = identity("ECDSA-P256");
-    let order = issue_order(&authority, &identity);
-    let mut serials = BTreeSet::new();
-    for _ in 0..200 {
+    let mut order = issue_order(&authority, &identity);
+    order.profile.crl_url = Some("http://crl.example.com/crl/aa.crl".to_owned());
+    for revision in 1..50 {
+        order.profile.serial = Serial::derived("u", revision);
         let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
-        let serial = sign(&authority, &identity, &order, key, now()).await.unwrap().leaf.serial;
-        assert!(serial.len() <= 32, "{serial}");
-        serials.insert(serial);
+        let prepared = sign(&authority, &identity, &order, key, now()).await.unwrap();
+        assert_eq!(prepared.leaf.serial, order.profile.serial.to_string());
+        let text = prepared.files.iter().find(|(name, _)| *name == "tls.crt").unwrap().1;
+        let der = &x509::read_pem(text).unwrap()[0];
+        let url = b"http://crl.example.com/crl/aa.crl";
+        assert!(der.windows(url.len()).any(|window| window == url));
     }
-    assert_eq!(serials.len(), 200);
-    let leading: BTreeSet<char> = serials.iter().filter_map(|s| s.chars().next()).collect();
-    assert!(leading.len() > 8, "the first bits are random too: {leading:?}");
+}
+
+#[test]
+fn a_crl_says_what_was_ordered_and_takes_no_time() {
+    use crate::api::RevocationReason;
+    use crate::decide::crl::CrlOrder;
+    use crate::decide::record::{Entry, EntryKey};
+    let at = Timestamp::from_second(now().as_second()).unwrap();
+    for algorithm in ["ECDSA-P256", "ECDSA-P384", "RSA-3072"] {
+        let domain = domain(algorithm);
+        let kind = crate::api::SlotKind::Issuing;
+        let slot = Slot::make(&domain, &order(kind, 100), None, now()).unwrap();
+        let entries = (0..10_000).map(|number| Entry {
+            key: EntryKey { key_id: None, serial: Serial::derived("u", number).to_string() },
+            at: at + SignedDuration::from_secs(60),
+            reason: RevocationReason::KeyCompromise,
+            not_after: at + SignedDuration::from_hours(1),
+        });
+        let crl_order = CrlOrder {
+            slot: "x".to_owned(),
+            key_id: slot.ca.key_id.clone(),
+            number: 1_764_000_000,
+            this_update: at,
+            next_update: at + SignedDuration::from_hours(25),
+            entries: entries.collect(),
+        };
+        let start = std::time::Instant::now();
+        let der = crl::crl(&slot, &crl_order).unwrap();
+        println!("{algorithm}: 10,000 entries, {} bytes, {:?}", der.len(), start.elapsed());
+        let read = x509::read_crl(&der).unwrap();
+        assert_eq!((read.number, read.key_id), (crl_order.number, slot.ca.key_id.clone()));
+        assert_eq!(read.entries.len(), 10_000);
+        let (date, code) = read.entries[&Serial::derived("u", 7).to_string()];
+        assert_eq!((date, code), (at, 1), "no entry is younger than the list");
+        let other = CrlOrder { key_id: "0a".to_owned(), ..crl_order };
+        assert_eq!(crl::crl(&slot, &other), Err(SignError::OtherAuthority));
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ use countersign_e2e::{
     Chronicle, Delivered, Namespace, User, World, another_second, holds_for, now, seconds,
 };
 use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -80,7 +81,8 @@ async fn a_root_is_replaced_and_every_leaf_meets_every_bundle() {
     let written = writes(&ns, "root-rotation", &[&ns, &other]).after(before);
     let mut counts = written.counts();
     let statuses = counts.remove("patch trustdomains/status").unwrap_or_default();
-    assert!((3..=9).contains(&statuses), "{statuses} writes of the TrustDomain's status");
+    // Those of the CAs, of the CRLs, and of the counts.
+    assert!((3..=14).contains(&statuses), "{statuses} writes of the TrustDomain's status");
     let expected = [
         ("create secrets", 2),
         ("patch agentidentities/status", 3),
@@ -124,7 +126,11 @@ async fn an_issuing_ca_is_replaced_under_the_same_root() {
     history.judge_slots();
     let tally = history.judge_trust(SignedDuration::from_hours(1));
     assert_eq!((tally.leaves, tally.bundles, tally.pairs), (4, 1, 4));
-    assert_eq!(ns.bundle("issuing-rotation").await, bundle, "the bundle is not touched");
+    // The new CA has a CRL, and the bundle is not touched.
+    let after = ns.bundle("issuing-rotation").await;
+    let ca_crt = |map: &ConfigMap| map.data.as_ref().map(|data| data["ca.crt"].clone());
+    assert_eq!(ca_crt(&after), ca_crt(&bundle));
+    assert_eq!(ns.crls("issuing-rotation").await.len(), 3);
     assert_eq!(history.status().unwrap().bundle.as_ref().unwrap().sequence, 1);
     let new = Delivered::read(&ns.secret_of("planner").await);
     assert_ne!(new.chain[1], old.chain[1]);

@@ -151,6 +151,7 @@ fn agent(namespace: &str, domain: &str, authority: &str, ends: i64) -> AgentIden
             renew_at: after(ends).into(),
             authority_key_id: authority.to_owned(),
             revision: 1,
+            reason: None,
         }),
         ..Default::default()
     });

@@ -135,7 +135,10 @@ pub async fn destroy_slot(
 }
 
 /// The CAs with their keys, by the names of their Secrets.
-async fn slots(context: &Context, domain: &Domain) -> Result<HashMap<String, Slot>, Failure> {
+pub(super) async fn slots(
+    context: &Context,
+    domain: &Domain,
+) -> Result<HashMap<String, Slot>, Failure> {
     let found = read(&context.client, &context.view.namespace, &domain.name).await?;
     Ok(found.into_iter().filter_map(|found| Some((found.facts.name, found.slot?))).collect())
 }

@@ -6,7 +6,10 @@ use kube::Resource;
 
 use super::Failure;
 use super::cluster::ClusterSpread;
-use crate::api::conditions::{BUNDLE_PUBLISHED, DEFAULT, DELETING, READY, ROTATING, Reason};
+use super::revocation::Revocation;
+use crate::api::conditions::{
+    BUNDLE_PUBLISHED, CRL_PUBLISHED, DEFAULT, DELETING, READY, ROTATING, Reason,
+};
 use crate::api::{BundleStatus, TrustDomain, TrustDomainStatus};
 use crate::controller::{Context, some_of};
 use crate::decide::slots::SlotPlan;
@@ -91,6 +94,26 @@ impl Report {
             None => 1,
         };
         self.status.bundle = Some(BundleStatus { sha256, sequence });
+    }
+
+    /// The CRLs that are published.
+    pub fn crls(&mut self, revocation: &Revocation) {
+        if let Some(status) = &revocation.status {
+            let mut status = status.clone();
+            let before = self.status.crl.as_ref().map(|crl| crl.number).unwrap_or_default();
+            status.number = status.number.max(before);
+            self.status.crl = Some(status);
+        }
+        match &revocation.failure {
+            Some((reason, message)) => {
+                self.failure = Some((*reason, message.clone()));
+                self.set(CRL_PUBLISHED, false, *reason, message.clone());
+            }
+            None => {
+                let message = "every CA has a CRL that is up to date".to_owned();
+                self.set(CRL_PUBLISHED, true, Reason::UpToDate, message);
+            }
+        }
     }
 
     /// A CA signs.

@@ -41,11 +41,12 @@ impl Spread {
 }
 
 /// Writes the bundle where it is missing or wrong.
-pub async fn spread(context: &Context, domain: &Domain, bundle_pem: &str) -> Spread {
+pub async fn spread(context: &Context, domain: &Domain, bundle_pem: &str, crl_pem: &str) -> Spread {
     let bundle = Sha256::of(bundle_pem.as_bytes());
+    let crl = (!crl_pem.is_empty()).then(|| Sha256::of(crl_pem.as_bytes()));
     let namespaces = namespaces(context);
     let found = found(context, domain);
-    let writes = bundle::decide(domain, bundle, &namespaces, &found);
+    let writes = bundle::decide(domain, bundle, crl, &namespaces, &found);
     let out_of_reach = bundle::out_of_reach(domain, &namespaces, &found);
     let pending = writes
         .iter()
@@ -54,7 +55,8 @@ pub async fn spread(context: &Context, domain: &Domain, bundle_pem: &str) -> Spr
         .collect();
     let failed = futures::stream::iter(writes)
         .map(|write| async move {
-            let result = apply::bundle::write(&context.client, domain, bundle_pem, &write).await;
+            let result =
+                apply::bundle::write(&context.client, domain, bundle_pem, crl_pem, &write).await;
             (write, result)
         })
         .buffer_unordered(WRITES_AT_ONCE)

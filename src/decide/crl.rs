@@ -1,0 +1,112 @@
+//! When CRLs are signed, and what stands on them.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::record::{Entries, Entry, reason_code};
+use super::schedule::{BACKDATE, saturating_add, saturating_sub, whole_seconds};
+use crate::api::{SlotKind, SlotStatus};
+use crate::identity::Domain;
+use crate::x509::Crl;
+
+/// A CRL to be signed (RFC 5280, section 5).
+#[derive(Clone, Debug, PartialEq)]
+pub struct CrlOrder {
+    /// The Secret of the CA that is to sign it.
+    pub slot: String,
+    /// Its key id.
+    pub key_id: String,
+    pub number: u64,
+    pub this_update: Timestamp,
+    pub next_update: Timestamp,
+    pub entries: Vec<Entry>,
+}
+
+/// All that is known of a trust domain's CRLs at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct CrlSituation<'a> {
+    pub domain: &'a Domain,
+    pub slots: &'a [SlotStatus],
+    /// What is recorded.
+    pub entries: &'a Entries,
+    /// The CRLs that are published and sound, by the key id of their CA.
+    pub published: &'a BTreeMap<String, Crl>,
+    /// The highest number that the status has seen.
+    pub number: u64,
+    pub now: Timestamp,
+}
+
+/// A CRL is good for its period and this, or the longest life of a leaf where that is more: what
+/// was alive when the operator died has ended before its last CRL has, so that a peer that fails
+/// closed refuses nobody whom it would not have refused anyway.
+const LEAST_MARGIN: SignedDuration = SignedDuration::from_hours(24);
+
+/// The CRLs to sign now. Every CA that is trusted has one, empty or not: peers that check a whole
+/// chain refuse everybody for want of one.
+pub fn decide(situation: &CrlSituation<'_>) -> Vec<CrlOrder> {
+    let CrlSituation { domain, slots, published, now, .. } = *situation;
+    let now = whole_seconds(now);
+    let highest = published.values().map(|crl| crl.number).max().unwrap_or_default();
+    // Seconds since 1970, so that the number grows even where every trace of the last is lost.
+    let clock = u64::try_from(now.as_second()).unwrap_or_default();
+    let number = highest.max(situation.number).saturating_add(1).max(clock);
+    let period = domain.crl_period.as_duration();
+    let margin = domain.rules.maximum_life.as_duration().max(LEAST_MARGIN);
+    slots
+        .iter()
+        .filter_map(|slot| {
+            let found = published.get(&slot.key_id);
+            let entries = entries_of(situation, slot);
+            let is_due = found.is_none_or(|found| {
+                let is_stale = saturating_add(found.this_update, period + BACKDATE) <= now;
+                is_stale || !has(found, &entries)
+            });
+            if !is_due {
+                return None;
+            }
+            // Peers whose clocks are behind take it; and it never goes back, whatever the clock does.
+            let second = SignedDuration::from_secs(1);
+            let after = found.map(|found| saturating_add(found.this_update, second));
+            let this_update = saturating_sub(now, BACKDATE).max(after.unwrap_or(Timestamp::MIN));
+            Some(CrlOrder {
+                slot: slot.name.clone(),
+                key_id: slot.key_id.clone(),
+                number,
+                this_update,
+                next_update: saturating_add(now.max(this_update), period + margin),
+                entries,
+            })
+        })
+        .collect()
+}
+
+/// True if and only if an entry need not stand on a CRL any more: it has stood on one that was
+/// signed after its certificate had ended (RFC 5280, 3.3).
+pub fn is_over(domain: &Domain, entry: &Entry, now: Timestamp) -> bool {
+    let period = domain.crl_period.as_duration();
+    saturating_add(entry.not_after, period + period) <= now
+}
+
+/// What stands on a CA's CRL.
+fn entries_of(situation: &CrlSituation<'_>, slot: &SlotStatus) -> Vec<Entry> {
+    let is_here = |entry: &&Entry| match &entry.key.key_id {
+        Some(key_id) => *key_id == slot.key_id,
+        None => slot.kind == SlotKind::Issuing,
+    };
+    let mut entries: BTreeMap<&str, &Entry> = BTreeMap::new();
+    for entry in situation.entries.values().filter(is_here) {
+        entries.insert(&entry.key.serial, entry);
+    }
+    entries.into_values().cloned().collect()
+}
+
+/// True if and only if everything stands on a CRL that is to. What stands there and need not any
+/// more stays until the next.
+fn has(crl: &Crl, entries: &[Entry]) -> bool {
+    entries.iter().all(|entry| {
+        crl.entries
+            .get(&entry.key.serial)
+            .is_some_and(|(_, code)| *code == reason_code(entry.reason))
+    })
+}
