@@ -7,7 +7,7 @@ use std::process::Command;
 #[test]
 fn crds_are_what_the_types_say() {
     let expected: BTreeMap<String, String> = countersign::cli::crd::files().into_iter().collect();
-    assert_eq!(expected.len(), 3, "countersign crd prints {:?}", expected.keys());
+    assert_eq!(expected.len(), 4, "countersign crd prints {:?}", expected.keys());
     assert_same("crds", &files("crds"), &expected);
 }
 

@@ -117,16 +117,11 @@ pub fn agents_of(identities: &[AgentIdentity]) -> Agents {
             role: identity.role.clone(),
             spiffe_id: id,
             has_whole_account: identity.selector.specificity() == 0,
-            is_revoked: is_revoked(resource),
+            is_revoked: identity.revoked.is_some(),
             pods: Vec::from_iter(labels_asked_for(resource)),
         })
     });
     Agents::of(agents)
-}
-
-fn is_revoked(resource: &AgentIdentity) -> bool {
-    let conditions = resource.status.iter().flat_map(|status| &status.conditions);
-    conditions.into_iter().any(|each| each.type_ == "Revoked" && each.status == "True")
 }
 
 /// The labels that its pods have at least.

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::api::Enforcer;
-use crate::api::names::{IDENTITY_LABEL, ROLE_LABEL, STATE_ACTIVE, STATE_LABEL};
+use crate::api::names::{IDENTITY_LABEL, ROLE_LABEL, STATE_ACTIVE, STATE_LABEL, STATE_REVOKED};
 use crate::identity::access::{AccessPolicy, Layer7, Target, labels_of};
 use crate::identity::{IdentityKey, SpiffeId};
 
@@ -89,7 +89,7 @@ impl Agent {
 
     /// The labels that its pods carry: those that are known, with ours on top; without any, ours.
     pub fn pod_labels(&self) -> Vec<BTreeMap<String, String>> {
-        let state = if self.is_revoked { "revoked" } else { STATE_ACTIVE };
+        let state = if self.is_revoked { STATE_REVOKED } else { STATE_ACTIVE };
         let mut ours = labels_of([(IDENTITY_LABEL, &*self.key.name), (STATE_LABEL, state)]);
         if let Some(role) = &self.role {
             ours.insert(ROLE_LABEL.to_owned(), role.clone());

@@ -47,7 +47,7 @@ fn agent(view: &View, identity: &Arc<Identity>) -> Agent {
         role: identity.role.clone(),
         spiffe_id: claim(view, &account, &identity.key),
         has_whole_account: identity.selector.specificity() == 0,
-        is_revoked: is_revoked(identity),
+        is_revoked: identity.revoked.is_some(),
         pods: view.pod_index.of_account(&account).into_iter().filter_map(labels_of).collect(),
     }
 }
@@ -55,11 +55,6 @@ fn agent(view: &View, identity: &Arc<Identity>) -> Agent {
 fn claim(view: &View, account: &ObjectKey, key: &IdentityKey) -> Option<SpiffeId> {
     let candidates = view.candidates(account);
     candidates.into_iter().find(|(identity, _)| identity.key == *key).map(|(_, id)| id)
-}
-
-/// Nothing can be revoked yet.
-fn is_revoked(_: &Identity) -> bool {
-    false
 }
 
 /// The enforcers whose every kind the cluster serves. Envoy needs nothing of it.

@@ -1,5 +1,6 @@
 //! `secret`: issuing CAs that OpenSSL made, in a Secret.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use countersign_e2e::agents::text_of;
@@ -9,7 +10,9 @@ use countersign_e2e::corporate::{
 use countersign_e2e::judges::run;
 use countersign_e2e::mount::{files_of, write};
 use countersign_e2e::users::OPERATOR_NAMESPACE;
-use countersign_e2e::{Chronicle, Delivered, Namespace, World, holds_for, seconds, workspace};
+use countersign_e2e::{
+    Chronicle, Delivered, Namespace, World, holds_for, seconds, wait_for, workspace,
+};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::DeleteParams;
@@ -155,7 +158,8 @@ async fn a_changed_secret_is_a_rotation_in_which_every_leaf_meets_every_bundle()
     Delivered::read(&held).judge_under(&id, 2);
 
     // Another issuing CA under the same root: at once.
-    let bundle = ns.bundle("changed-ca").await;
+    let trusted = async || ns.bundle("changed-ca").await.data.unwrap();
+    let before = trusted().await;
     let issuing = second.under("issuing", Shape::of(P256));
     hand_over(&ns.client, &secret("changed-ca", &[&issuing], Some(&second))).await;
     let end =
@@ -165,7 +169,16 @@ async fn a_changed_secret_is_a_rotation_in_which_every_leaf_meets_every_bundle()
     history.judge_slots();
     let tally = history.judge_trust(LAG);
     assert_eq!((tally.leaves, tally.bundles), (6, 2), "{tally:?}");
-    assert_eq!(ns.bundle("changed-ca").await, bundle, "the bundle is not touched");
+    let lists =
+        |files: &BTreeMap<String, String>| files["crl.pem"].matches("BEGIN X509 CRL").count();
+    // Each issuing CA has one; the roots' keys are somebody else's.
+    assert_eq!(lists(&before), 2);
+    let after = wait_for("the third issuing CA's CRL is there", seconds(20), async || {
+        let files = trusted().await;
+        if lists(&files) == 3 { Ok(files) } else { Err(lists(&files)) }
+    })
+    .await;
+    assert_eq!(after["ca.crt"], before["ca.crt"], "whom to trust is not touched");
     println!("a changed Secret, twice: {tally:?}");
 }
 

@@ -53,7 +53,7 @@ async fn an_identity_is_revoked_in_order_and_comes_back_with_another_key() {
     // The status says which and since when; the pod says it too.
     let status = status_of(&identity);
     let said = status.revoked.as_ref().expect("it says what is revoked");
-    assert_eq!(said.serial_numbers, [leaf.serial.clone()]);
+    assert_eq!(said.serial_numbers, std::slice::from_ref(&leaf.serial));
     assert_eq!((status.certificate.as_ref(), status.revision), (None, Some(1)));
     let message = &condition_of(&identity, "Revoked").unwrap().message;
     assert!(message.contains("found in a log") && message.contains("spec.revoked"), "{message}");

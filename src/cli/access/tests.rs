@@ -4,19 +4,16 @@ use super::draw::Graph;
 use super::*;
 
 fn identity(namespace: &str, name: &str, role: &str, revoked: bool) -> AgentIdentity {
-    serde_json::from_value(json!({
+    let mut resource = json!({
         "apiVersion": "countersign.dev/v1alpha1", "kind": "AgentIdentity",
         "metadata": {"name": name, "namespace": namespace, "uid": name, "creationTimestamp": "2026-11-24T10:00:00Z"},
         "spec": {"serviceAccountName": name, "role": role},
-        "status": {
-            "spiffeId": format!("spiffe://prod/ns/{namespace}/sa/{name}"),
-            "conditions": [{
-                "type": "Revoked", "status": if revoked { "True" } else { "False" }, "reason": "R",
-                "message": "", "lastTransitionTime": "2026-11-24T10:00:00Z",
-            }],
-        },
-    }))
-    .unwrap()
+        "status": {"spiffeId": format!("spiffe://prod/ns/{namespace}/sa/{name}")},
+    });
+    if revoked {
+        resource["spec"]["revoked"] = json!({"reason": "KeyCompromise"});
+    }
+    serde_json::from_value(resource).unwrap()
 }
 
 fn crew() -> (Agents, Vec<Arc<AccessPolicy>>) {
