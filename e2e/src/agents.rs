@@ -1,9 +1,9 @@
 //! What tests do with identities in a namespace, in the words they say it with.
 
-use countersign::api::AgentIdentity;
+use countersign::api::{AgentIdentity, AgentRoster};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
@@ -21,6 +21,17 @@ impl Namespace {
             .create(&PostParams::default(), &created)
             .await
             .unwrap_or_else(|error| panic!("cannot create AgentIdentity {name}: {error}"))
+    }
+
+    /// Waits until the namespace's roster lists so many identities: it follows them by a second.
+    pub async fn rostered(&self, count: u32) {
+        wait_for("the roster lists the identities", seconds(20), async || {
+            let rosters = self.api::<AgentRoster>().list(&ListParams::default()).await;
+            let rosters = rosters.map_err(|error| error.to_string())?.items;
+            let listed = rosters.iter().map(|roster| roster.spec.identities).sum::<u32>();
+            if listed == count { Ok(()) } else { Err(format!("{listed} of {count}")) }
+        })
+        .await;
     }
 
     /// The object that [`Self::identity`] creates.

@@ -5,7 +5,9 @@ use std::process::{Command, Output};
 
 use countersign_e2e::operator::command;
 use countersign_e2e::process::Process;
-use countersign_e2e::{ApiServer, Namespace, Operator, Options, World, seconds, wait_for, web};
+use countersign_e2e::{
+    ApiServer, Namespace, Operator, Options, Policies, World, seconds, wait_for, web,
+};
 use countersign_e2e::{metrics::Metrics, workspace};
 use serde_json::{Value, json};
 
@@ -215,7 +217,8 @@ async fn json_logs_say_who_what_and_why() {
 
 #[tokio::test]
 async fn everything_can_be_set_by_environment_variables() {
-    let server = ApiServer::start().await;
+    // The policies are installed for the chart's own cluster domain.
+    let server = ApiServer::start_with(Policies::Audit, &[]).await;
     let port = workspace::free_port();
     let mut command = Command::new(workspace::built("countersign"));
     command

@@ -72,10 +72,12 @@ async fn a_person_rotates_a_ca_and_follows_it() {
     let at_least = get(&ns.client, "typed").await.spec.ca.at_least.expect("it was asked for");
     assert_eq!((at_least.root, at_least.issuing), (Some(2), None));
     phases(&chronicle, ROOT_ROTATION[1]).await;
-    let drawn = prints(&ns, &["trust", "typed"]).await;
-    for part in ["root 2 ", "Prepared", "sequence 2"] {
-        assert!(drawn.contains(part), "{part:?} in\n{drawn}");
-    }
+    wait_for("it draws the new root in a new bundle", seconds(20), async || {
+        let drawn = prints(&ns, &["trust", "typed"]).await;
+        let parts = ["root 2 ", "Prepared", "sequence 2"];
+        if parts.iter().all(|part| drawn.contains(part)) { Ok(()) } else { Err(drawn) }
+    })
+    .await;
 
     // Typed again, it follows the one that runs; Ctrl-C ends the following and nothing else.
     let log = ns.server.folder().join("rotate-ca.log");

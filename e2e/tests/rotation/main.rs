@@ -55,6 +55,8 @@ async fn a_root_is_replaced_and_every_leaf_meets_every_bundle() {
     ns.settled("planner").await;
     ns.settled("tools").await;
     other.settled("reader").await;
+    ns.rostered(2).await;
+    other.rostered(1).await;
     let before = writes(&ns, "root-rotation", &[&ns, &other]).len();
     let old = ns.secret_of("planner").await;
 
