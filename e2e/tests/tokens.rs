@@ -330,8 +330,12 @@ async fn ends_alike<const N: usize>(ns: &Namespace, token: &HardwareToken, names
         told.push((secret.name_any(), id.replace('%', "")));
     }
     told.sort();
-    let held: Vec<_> = token.keys().into_iter().map(|key| (key.label, key.id)).collect();
-    assert_eq!(held, told, "a key for each CA, and no other");
+    // pkcs11-tool is a process of its own beside the operator's: it may come upon half of a change.
+    wait_for("there is a key for each CA, and no other", seconds(20), async || {
+        let held: Vec<_> = token.keys().into_iter().map(|key| (key.label, key.id)).collect();
+        if held == told { Ok(()) } else { Err(held) }
+    })
+    .await;
 }
 
 /// OpenSSL says that the agent's certificate is good under the bundle, and by whom it is signed.
