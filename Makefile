@@ -13,7 +13,7 @@ demo: ## A kind cluster with a crew of agents that speak mutual TLS, through new
 demo-down: ## Remove what demo made
 	@e2e/demo/down.sh
 
-test: check ## Everything: unit, property, a real API server, a kind cluster (cold: about 45 minutes, warm: about 10)
+test: check ## Everything: unit, property, a real API server, a kind cluster (cold: about an hour, warm: about 17 minutes)
 	@.ci/test
 
 check: ## What can be told without running: format, clippy, licences, chart, layout, generated files

@@ -49,6 +49,12 @@ impl Request {
     pub fn is_write(&self) -> bool {
         !matches!(self.verb.as_str(), "get" | "list" | "watch")
     }
+
+    /// True if and only if it asks for a change beside the Lease (the operator's heartbeat) and
+    /// Events (best effort).
+    pub fn is_deed(&self) -> bool {
+        self.is_write() && self.resource != "leases" && self.resource != "events"
+    }
 }
 
 /// Some requests, in the order of the log.
@@ -66,11 +72,9 @@ impl Requests {
         self.filter(|request| request.namespace == namespace)
     }
 
-    /// The changes, but for the Lease (the operator's heartbeat) and Events (best effort).
+    /// The changes, but for the Lease and Events.
     pub fn writes(self) -> Self {
-        self.filter(|request| {
-            request.is_write() && request.resource != "leases" && request.resource != "events"
-        })
+        self.filter(Request::is_deed)
     }
 
     /// Those that arrived after the first `seen`: `let before = requests.len()` marks a moment.

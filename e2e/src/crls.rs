@@ -8,10 +8,9 @@ use countersign::x509::{Crl, read_crl};
 use k8s_openapi::api::core::v1::ConfigMap;
 use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject;
-use serde_json::Value;
 
 use crate::wait::{seconds, wait_for};
-use crate::{Namespace, judges, workspace};
+use crate::{Namespace, judges};
 
 /// The CRLs of a trust domain as one namespace has them, by the key id of their CA.
 pub type Crls = BTreeMap<String, Crl>;
@@ -61,25 +60,6 @@ pub fn serials_of(crls: &Crls) -> BTreeSet<String> {
     crls.values().flat_map(|crl| crl.entries.keys().cloned()).collect()
 }
 
-/// What pkilint finds wrong with a CRL in DER, warnings included.
-pub fn pkilint(file: &Path) -> Vec<String> {
-    let output = Command::new(workspace::tool("lint_crl"))
-        .args(["lint", "-t", "CRL", "-p", "PKIX", "-s", "WARNING", "-f", "JSON"])
-        .args(["--document-format", "DER"])
-        .arg(file)
-        .output()
-        .expect("pkilint can be run");
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
-        panic!("pkilint printed {:?} {:?}", output.stdout, String::from_utf8_lossy(&output.stderr))
-    });
-    let results = report["results"].as_array().expect("pkilint lists its results");
-    results
-        .iter()
-        .flat_map(|result| result["finding_descriptions"].as_array().cloned().unwrap_or_default())
-        .map(|finding| format!("pkilint {finding}"))
-        .collect()
-}
-
 /// OpenSSL's word on a leaf with the issuing CA behind it: a bundle, every CRL of the chain at hand.
 /// None where it takes it, else what it says.
 pub fn openssl_refuses(folder: &Path, chain: &str, bundle: &str, crls: &str) -> Option<String> {
@@ -103,6 +83,6 @@ pub fn judge(folder: &Path, pem: &str) {
     for (number, der) in ders(pem).iter().enumerate() {
         let file = folder.join(format!("{number}.crl"));
         std::fs::write(&file, der).expect("a file can be written");
-        assert_eq!(pkilint(&file), Vec::<String>::new(), "{pem}");
+        assert_eq!(judges::pkilint_crl(&file), Vec::<String>::new(), "{pem}");
     }
 }

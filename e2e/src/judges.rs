@@ -62,8 +62,27 @@ pub fn zlint(file: &Path) -> Vec<String> {
 /// What pkilint finds wrong with a certificate in DER, warnings included. It calls every spiffe URI
 /// a syntax error, which is its own limit: RFC 3986 has no such rule.
 pub fn pkilint(file: &Path) -> Vec<String> {
-    let output = Command::new(workspace::tool("lint_pkix_cert"))
-        .args(["lint", "-s", "WARNING", "-f", "JSON", "--document-format", "DER"])
+    findings_of("lint_pkix_cert", &[], file)
+        .into_iter()
+        .filter(|finding| finding["code"] != "pkix.invalid_uri_syntax")
+        .map(|finding| format!("pkilint {finding}"))
+        .collect()
+}
+
+/// What pkilint finds wrong with a CRL in DER, warnings included.
+pub fn pkilint_crl(file: &Path) -> Vec<String> {
+    findings_of("lint_crl", &["-t", "CRL", "-p", "PKIX"], file)
+        .into_iter()
+        .map(|finding| format!("pkilint {finding}"))
+        .collect()
+}
+
+/// The findings of one of pkilint's programs.
+fn findings_of(program: &str, arguments: &[&str], file: &Path) -> Vec<Value> {
+    let output = Command::new(workspace::tool(program))
+        .arg("lint")
+        .args(arguments)
+        .args(["-s", "WARNING", "-f", "JSON", "--document-format", "DER"])
         .arg(file)
         .output()
         .expect("pkilint can be run");
@@ -75,7 +94,5 @@ pub fn pkilint(file: &Path) -> Vec<String> {
     results
         .iter()
         .flat_map(|result| result["finding_descriptions"].as_array().cloned().unwrap_or_default())
-        .filter(|finding| finding["code"] != "pkix.invalid_uri_syntax")
-        .map(|finding| format!("pkilint {finding}"))
         .collect()
 }

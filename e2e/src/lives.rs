@@ -55,14 +55,7 @@ impl<'a> Lives<'a> {
         let write = loop {
             looks += 1;
             match tail.next_request() {
-                Some(request)
-                    if request.is_write()
-                        && request.code < 300
-                        && request.resource != "leases"
-                        && request.resource != "events" =>
-                {
-                    break Some(request);
-                }
+                Some(request) if request.is_deed() && request.code < 300 => break Some(request),
                 Some(_) => continue,
                 None if looks.is_multiple_of(100) && done(&self.chronicle.history()) => break None,
                 None if looks.is_multiple_of(100) && operator.has_ended() => break None,

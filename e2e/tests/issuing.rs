@@ -119,6 +119,7 @@ async fn a_restart_writes_nothing() {
         }
     })
     .await;
+    ns.rostered(20).await;
     let versions = versions(&ns).await;
     assert!(world.operator.stop(seconds(5)).await.success());
     let before = world.server.requests_by(User::Operator).len();

@@ -60,6 +60,7 @@ async fn a_leader_that_is_held_does_not_act_when_it_comes_back() {
     assert!(began.elapsed() < seconds(18), "{:?}", began.elapsed());
     ns.identity("during", json!({})).await;
     ns.ready("during").await;
+    ns.rostered(2).await;
 
     let writes = server.requests_by(User::Operator).len();
     first.resume();

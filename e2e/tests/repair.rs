@@ -170,8 +170,10 @@ async fn a_changed_spec_gives_another_certificate_within_a_second() {
     ns.change_identity("planner", json!({"spec": {"role": "retrieval"}})).await;
     let (_, _, leaf) = ns.issued("planner").await;
     assert_eq!(leaf.serial, last.serial, "a role is not in the certificate");
-    let writes = ns.operators_writes().after(before);
-    assert_eq!(writes.counts(), [("patch agentidentities/status".to_owned(), 1)].into());
+    let mut counts = ns.operators_writes().after(before).counts();
+    // What the roster says of it follows within a second, and may follow what was changed before.
+    assert!(counts.remove("update agentrosters").is_none_or(|count| count <= 2));
+    assert_eq!(counts, [("patch agentidentities/status".to_owned(), 1)].into());
 }
 
 #[tokio::test]

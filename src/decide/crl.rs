@@ -32,7 +32,7 @@ pub struct CrlSituation<'a> {
     pub entries: &'a Entries,
     /// The CRLs that are published and sound, by the key id of their CA.
     pub published: &'a BTreeMap<String, Crl>,
-    /// The highest number that the status has seen.
+    /// The highest number that is known to have been given.
     pub number: u64,
     pub now: Timestamp,
 }

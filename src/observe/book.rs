@@ -29,6 +29,8 @@ struct Page {
     written: BTreeMap<String, Written>,
     /// When the record was last written.
     last: Option<Timestamp>,
+    /// The highest number that this replica gave to a CRL.
+    highest: u64,
 }
 
 /// A write that the watch has not told of yet.
@@ -115,6 +117,19 @@ impl Book {
     /// Notes that the record of a trust domain is being written.
     pub fn note_write(&self, domain: &str, now: Timestamp) {
         self.lock().entry(domain.to_owned()).or_default().last = Some(now);
+    }
+
+    /// The highest number that this replica gave to a CRL of a trust domain. A CRL may be deleted
+    /// by hand before the status has its number, and the next must have another.
+    pub fn highest_number(&self, domain: &str) -> u64 {
+        self.lock().get(domain).map(|page| page.highest).unwrap_or_default()
+    }
+
+    /// Notes that a CRL of this number is being written.
+    pub fn note_number(&self, domain: &str, number: u64) {
+        let mut book = self.lock();
+        let page = book.entry(domain.to_owned()).or_default();
+        page.highest = page.highest.max(number);
     }
 
     /// Remembers an object that was written in place of version `replaced`.

@@ -124,6 +124,7 @@ async fn at_rest_nothing_is_signed_by_a_clock_that_jumped_and_all_goes_on_when_i
             if counts.total as usize == number + 2 { Ok(()) } else { Err(counts) }
         })
         .await;
+        room.ns.rostered(number as u32 + 2).await;
         room.rests("nothing is signed, nothing written").await;
 
         room.is_set_right().await;

@@ -74,8 +74,12 @@ async fn the_cluster_holds_the_bundle_and_it_is_put_right_and_goes_with_the_trus
     change(&ns.client, "cluster", json!({"spec": {"bundle": {"clusterTrustBundle": false}}})).await;
     let look = async || bundles(&ns.client).get_opt(&name_of("cluster")).await.unwrap();
     gone("the ClusterTrustBundle that is not wanted", seconds(20), look).await;
-    let message = condition(&ns.client, "cluster", "BundlePublished", "True", "Published").await;
-    assert!(!message.contains("ClusterTrustBundle"), "{message}");
+    wait_for("the condition speaks of it no more", seconds(20), async || {
+        let message =
+            condition(&ns.client, "cluster", "BundlePublished", "True", "Published").await;
+        if message.contains("ClusterTrustBundle") { Err(message) } else { Ok(()) }
+    })
+    .await;
     change(&ns.client, "cluster", json!({"spec": {"bundle": {"clusterTrustBundle": true}}})).await;
     published(&ns, "cluster").await;
 

@@ -162,12 +162,13 @@ impl Work<'_> {
             .iter()
             .filter_map(|(key_id, object)| Some((key_id.clone(), object.as_crl()?.crl.clone()?)))
             .collect();
+        let recorded = self.status.crl.as_ref().map(|crl| crl.number).unwrap_or_default();
         let orders = crl::decide(&CrlSituation {
             domain: self.domain,
             slots: &self.status.slots,
             entries,
             published: &sound,
-            number: self.status.crl.as_ref().map(|crl| crl.number).unwrap_or_default(),
+            number: recorded.max(self.context.book.highest_number(&self.domain.name)),
             now: self.now,
         });
         if !orders.is_empty() {
@@ -205,6 +206,7 @@ impl Work<'_> {
         };
         self.context.metrics.crl_seconds.observe(start.elapsed().as_secs_f64());
         let (name, namespace) = (&self.domain.name, &self.context.view.namespace);
+        self.context.book.note_number(name, order.number);
         let replaces = found.get(&order.key_id).map(|crl| crl.resource_version().to_owned());
         let client = &self.context.client;
         let key_id = &order.key_id;
