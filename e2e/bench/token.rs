@@ -2,6 +2,7 @@
 //!
 //! It makes a key of each algorithm, signs with it from one thread and from four, sees that each
 //! signature holds, and destroys the key. Where the module finds its tokens stands in the
+//! `--make` and `--sweep` are for tests that kill it. Where the module finds its tokens stands in the
 //! environment (SOFTHSM2_CONF; TPM2_PKCS11_STORE and TPM2_PKCS11_TCTI), as for the operator.
 
 use std::path::PathBuf;
@@ -33,6 +34,12 @@ struct Arguments {
     /// How many seconds each rate is measured
     #[arg(long, default_value_t = 2)]
     seconds: u64,
+    /// Makes the key of this name, or takes it up, and does nothing else
+    #[arg(long)]
+    make: Option<String>,
+    /// Destroys all that `--make` left, and does nothing else
+    #[arg(long)]
+    sweep: bool,
 }
 
 const ALGORITHMS: [(CaKeyAlgorithm, &str); 4] = [
@@ -53,6 +60,14 @@ fn main() -> Result<(), TokenError> {
     };
     let token = Token::new(address, pin)?;
     token.check()?;
+    if let Some(name) = &arguments.make {
+        let key = token.make_key(&KeyId::of("bench", name), name, CaKeyAlgorithm::EcdsaP256)?;
+        return key.sign(b"it can").map(drop);
+    }
+    if arguments.sweep {
+        println!("{} objects are destroyed", token.sweep("bench", &[])?);
+        return Ok(());
+    }
     let wanted = arguments.algorithm.as_deref();
     for (algorithm, name) in ALGORITHMS.into_iter().filter(|of| wanted.is_none_or(|it| it == of.1))
     {

@@ -36,6 +36,14 @@ pub struct ShownKey {
     pub access: String,
 }
 
+impl ShownKey {
+    /// True if and only if there is a key in it. SoftHSM writes an object in steps, the key and that
+    /// it is a local one last: a kill leaves half of one, and so may another process that looks on.
+    pub fn is_whole(&self) -> bool {
+        self.access.ends_with("local")
+    }
+}
+
 impl HardwareToken {
     /// A SoftHSM with one token.
     pub fn softhsm() -> Self {
@@ -125,9 +133,20 @@ impl HardwareToken {
         keys
     }
 
-    /// Their labels.
-    pub fn key_names(&self) -> Vec<String> {
-        self.keys().into_iter().map(|key| key.label).collect()
+    /// How many objects are in a SoftHSM, whole or not: each is a file.
+    pub fn object_files(&self) -> usize {
+        let folders = std::fs::read_dir(self.folder.join("tokens")).expect("it is there");
+        let files = folders.flatten().flat_map(|folder| std::fs::read_dir(folder.path()));
+        let names = files.flatten().flatten().map(|file| file.path());
+        names.filter(|path| path.extension().is_some_and(|end| end == "object")).count()
+    }
+
+    /// `token` of the benchmark, about this token.
+    pub fn program(&self) -> Command {
+        let mut command = Command::new(workspace::built("token"));
+        let at = ["--token", LABEL, "--pin", PIN, "--module"];
+        self.with_environment(command.args(at).arg(&self.module));
+        command
     }
 
     /// pkcs11-tool with this token; panics where it fails.

@@ -1,10 +1,15 @@
 //! CA keys in a token: the authority `pkcs11` with SoftHSM, and with a TPM 2.0.
 //!
-//! What is in the token is told by pkcs11-tool, which shares nothing with us but the module.
+//! What is in the token is told by pkcs11-tool, which shares nothing with us but the module. It is not
+//! asked while a key is made: in SoftHSM, whose objects are files, one process that looks on can spoil
+//! what another writes (its issue 573).
 
-use countersign::api::TrustDomain;
-use countersign_e2e::judges::openssl;
-use countersign_e2e::tokens::{HardwareToken, LABEL, PIN};
+use std::time::{Duration, Instant};
+
+use countersign::api::{SlotKind, SlotPhase, TrustDomain};
+use countersign_e2e::judges::{self, openssl};
+use countersign_e2e::process::Process;
+use countersign_e2e::tokens::{HardwareToken, LABEL, PIN, ShownKey};
 use countersign_e2e::users::OPERATOR_NAMESPACE;
 use countersign_e2e::{
     ApiServer, Chronicle, Delivered, Namespace, Operator, Options, holds_for, seconds, wait_for,
@@ -18,6 +23,8 @@ use serde_json::{Value, json};
 
 /// All that a key of ours may be.
 const ACCESS: &str = "sensitive, always sensitive, never extractable, local";
+/// Kills of the making of a key, each a little later than the one before.
+const KILLS: usize = 40;
 const LAG: SignedDuration = SignedDuration::from_secs(1);
 
 #[tokio::test]
@@ -47,7 +54,7 @@ async fn a_softhsm_makes_the_keys_and_signs_and_none_of_them_leaves_it() {
     let chronicle = Chronicle::of(&ns.client, "hsm", "hsm.test").await;
     settled(&chronicle, "root-1 Active, issuing-1 Active").await;
     ns.settled("planner").await;
-    ends_alike(&ns, &token, ["hsm-issuing-1", "hsm-root-1"]).await;
+    assert_eq!(ends_alike(&ns, &token, ["hsm-issuing-1", "hsm-root-1"]).await, 0);
     for key in token.keys() {
         assert_eq!(key.access, ACCESS, "{key:?}");
     }
@@ -69,22 +76,23 @@ async fn a_softhsm_makes_the_keys_and_signs_and_none_of_them_leaves_it() {
     let status = get(&ns.client, "hsm").await.status.unwrap();
     let old = status.slots.iter().find(|slot| slot.name.ends_with("root-1")).unwrap();
     change(&ns.client, json!({"distrust": [old.key_id]})).await;
-    ends_alike(&ns, &token, ["hsm-issuing-3", "hsm-root-2"]).await;
+    assert_eq!(ends_alike(&ns, &token, ["hsm-issuing-3", "hsm-root-2"]).await, 0);
     operator.stop(seconds(20)).await;
 
     // The same keys are found by an operator that never saw them.
-    let _operator = Operator::start_leading(&server, options(&token, "second")).await;
+    let operator = Operator::start_leading(&server, options(&token, "second")).await;
     ns.identity("late", json!({"trustDomain": "hsm"})).await;
     ns.settled("late").await;
-    ends_alike(&ns, &token, ["hsm-issuing-3", "hsm-root-2"]).await;
+    assert_eq!(ends_alike(&ns, &token, ["hsm-issuing-3", "hsm-root-2"]).await, 0);
 
-    // And with its TrustDomain goes everything.
+    // And with its TrustDomain goes everything, a key that has no Secret yet among it.
+    without_a_secret(&ns, &token, &operator, 3).await;
     for name in ["planner", "late"] {
         ns.identities().delete(name, &Default::default()).await.unwrap();
     }
     let api: Api<TrustDomain> = Api::all(ns.client.clone());
     api.delete("hsm", &Default::default()).await.unwrap();
-    ends_alike(&ns, &token, []).await;
+    assert_eq!(ends_alike(&ns, &token, []).await, 0);
 }
 
 #[tokio::test]
@@ -117,7 +125,7 @@ async fn a_token_that_is_unplugged_takes_no_certificate_with_it() {
     ready(&ns.client, "hsm", "True", "Active").await;
     ns.settled("late").await;
     assert_eq!(ns.secret_of("planner").await, living);
-    ends_alike(&ns, &token, ["hsm-issuing-1", "hsm-root-1"]).await;
+    assert_eq!(ends_alike(&ns, &token, ["hsm-issuing-1", "hsm-root-1"]).await, 0);
 
     // Nor does an operator that begins while it is away.
     token.unplug();
@@ -130,7 +138,7 @@ async fn a_token_that_is_unplugged_takes_no_certificate_with_it() {
     ready(&ns.client, "hsm", "True", "Active").await;
     ns.identity("latest", json!({"trustDomain": "hsm"})).await;
     ns.settled("latest").await;
-    ends_alike(&ns, &token, ["hsm-issuing-1", "hsm-root-1"]).await;
+    assert_eq!(ends_alike(&ns, &token, ["hsm-issuing-1", "hsm-root-1"]).await, 0);
 }
 
 /// The moment between a key in the token and the Secret that tells of it.
@@ -146,33 +154,37 @@ async fn a_key_whose_secret_was_never_written_is_taken_up_by_the_next_operator()
     let chronicle = Chronicle::of(&ns.client, "hsm", "hsm.test").await;
     settled(&chronicle, "root-1 Active, issuing-1 Active").await;
 
-    let verbs = may_create_secrets(&ns.client, None).await;
-    change(&ns.client, json!({"atLeast": {"root": 2}})).await;
-    let orphan = wait_for("the next root's key is there", seconds(60), async || {
-        let keys = token.keys();
-        let found = keys.iter().find(|key| key.label.ends_with("hsm-root-2")).cloned();
-        found.ok_or_else(|| format!("{keys:?}; log:\n{}", operator.log()))
-    })
-    .await;
-    wait_for("its Secret is refused more than once", seconds(60), async || {
-        match operator.log().matches("forbidden").count() {
-            0 | 1 => Err(operator.log()),
-            _ => Ok(()),
-        }
-    })
-    .await;
+    let (verbs, orphan) = without_a_secret(&ns, &token, &operator, 2).await;
     operator.kill();
     server.forget_leader().await;
     assert_eq!(slots(&ns.client, "hsm").await, ["hsm-issuing-1", "hsm-root-1"]);
     may_create_secrets(&ns.client, Some(verbs)).await;
 
-    let _operator = Operator::start_leading(&server, options(&token, "second")).await;
+    let operator = Operator::start_leading(&server, options(&token, "second")).await;
     let end = "root-1 Retiring, root-2 Active, issuing-1 Retiring, issuing-2 Active";
     settled(&chronicle, end).await;
     let names = ["hsm-issuing-1", "hsm-issuing-2", "hsm-root-1", "hsm-root-2"];
-    ends_alike(&ns, &token, names).await;
+    assert_eq!(ends_alike(&ns, &token, names).await, 0);
     assert!(token.keys().contains(&orphan), "the same key, not another of its name");
     chronicle.history().judge_slots();
+
+    // Where CAs are not made in the token any more, nobody would take one up: it goes with the last.
+    let (verbs, _) = without_a_secret(&ns, &token, &operator, 3).await;
+    let authority = json!({"pkcs11": null, "selfSigned": {}});
+    merge(&ns.client, json!({"authority": authority})).await;
+    may_create_secrets(&ns.client, Some(verbs)).await;
+    chronicle
+        .until("the operator's own root signs", seconds(90), |history| {
+            let now = history.phases_now();
+            if now.contains("root-3 Active") { history.is_settled(1) } else { Err(now) }
+        })
+        .await;
+    let status = get(&ns.client, "hsm").await.status.unwrap();
+    let roots = status.slots.iter().filter(|slot| slot.kind == SlotKind::Root);
+    let retiring = roots.filter(|slot| slot.phase == SlotPhase::Retiring);
+    let key_ids: Vec<_> = retiring.map(|slot| slot.key_id.clone()).collect();
+    change(&ns.client, json!({"distrust": key_ids})).await;
+    assert_eq!(holds(&token, &[]).await, 0);
 }
 
 #[tokio::test]
@@ -199,11 +211,44 @@ async fn an_operator_that_is_killed_at_every_write_leaves_no_key_behind() {
         assert!(lives < 40, "no end: {:?}", chronicle.history().phases());
         one_life(&server, options(&token, &format!("life-{lives}"))).await;
     }
-    println!("a rotation in a SoftHSM, killed after every write: {lives} lives");
     let _operator = Operator::start_leading(&server, options(&token, "last")).await;
     settled(&chronicle, "root-2 Active, issuing-2 Active").await;
     ns.settled("planner").await;
-    ends_alike(&ns, &token, ["hsm-issuing-2", "hsm-root-2"]).await;
+    let halves = ends_alike(&ns, &token, ["hsm-issuing-2", "hsm-root-2"]).await;
+    println!(
+        "a rotation in a SoftHSM, killed after every write: {lives} lives, {halves} halves of keys"
+    );
+}
+
+/// SoftHSM writes a key in steps. Whatever a kill leaves of one, the next operator has a key.
+#[test]
+fn a_key_whose_making_is_killed_between_any_two_steps_is_made_all_the_same() {
+    let token = HardwareToken::softhsm();
+    let names: Vec<String> = (0..KILLS).map(|number| format!("key-{number:02}")).collect();
+    for (number, name) in (0..).zip(&names) {
+        let before = token.object_files();
+        let log = countersign_e2e::workspace::scratch("killed").join("log");
+        let mut command = token.program();
+        command.args(["--make", name]);
+        let mut making = Process::spawn("token", command, &log);
+        // The public half is begun, or the private half, and then a moment more each time.
+        while token.object_files() < before + 1 + number % 2 && making.exit_status().is_none() {}
+        let moment = Instant::now();
+        while moment.elapsed() < Duration::from_micros(100) * u32::try_from(number).unwrap() {}
+        making.kill();
+        judges::run(token.program().args(["--make", name]), "");
+    }
+    let (whole, halves): (Vec<_>, Vec<_>) = token.keys().into_iter().partition(ShownKey::is_whole);
+    let labels: Vec<_> = whole.iter().map(|key| &key.label).collect();
+    assert_eq!(labels, names.iter().collect::<Vec<_>>(), "one key each");
+    judges::run(token.program().arg("--sweep"), "");
+    let left = token.keys();
+    assert!(left.iter().all(|half| half.label.is_empty() && !half.is_whole()), "{left:?}");
+    println!(
+        "killed while making a key: {KILLS} times, {} halves, {} of them without a label",
+        halves.len(),
+        left.len()
+    );
 }
 
 #[tokio::test]
@@ -266,8 +311,13 @@ async fn get(client: &Client, name: &str) -> TrustDomain {
 
 /// Merges a change into spec.ca.
 async fn change(client: &Client, ca: Value) {
+    merge(client, json!({"ca": ca})).await;
+}
+
+/// Merges a change into the spec.
+async fn merge(client: &Client, spec: Value) {
     let api: Api<TrustDomain> = Api::all(client.clone());
-    let patch = Patch::Merge(json!({"spec": {"ca": ca}}));
+    let patch = Patch::Merge(json!({"spec": spec}));
     api.patch("hsm", &PatchParams::default(), &patch).await.expect("it is changed");
 }
 
@@ -312,8 +362,13 @@ async fn ca_secrets(client: &Client, trust_domain: &str) -> Vec<Secret> {
 }
 
 /// Waits until these CA Secrets are there and no others, and sees that each has its key in the
-/// token, by the id that it tells, and that the token has no other keys.
-async fn ends_alike<const N: usize>(ns: &Namespace, token: &HardwareToken, names: [&str; N]) {
+/// token, by the id that it tells, and that the token has no other keys. Gives how many halves of
+/// keys are in it.
+async fn ends_alike<const N: usize>(
+    ns: &Namespace,
+    token: &HardwareToken,
+    names: [&str; N],
+) -> usize {
     wait_for(&format!("{names:?} alone are there"), seconds(90), async || {
         let found = slots(&ns.client, "hsm").await;
         if found == names { Ok(()) } else { Err(found) }
@@ -330,12 +385,42 @@ async fn ends_alike<const N: usize>(ns: &Namespace, token: &HardwareToken, names
         told.push((secret.name_any(), id.replace('%', "")));
     }
     told.sort();
-    // pkcs11-tool is a process of its own beside the operator's: it may come upon half of a change.
-    wait_for("there is a key for each CA, and no other", seconds(20), async || {
-        let held: Vec<_> = token.keys().into_iter().map(|key| (key.label, key.id)).collect();
-        if held == told { Ok(()) } else { Err(held) }
+    holds(token, &told).await
+}
+
+/// Waits until the token has these keys, by label and id, and no others. Gives how many halves of
+/// keys are in it.
+async fn holds(token: &HardwareToken, expected: &[(String, String)]) -> usize {
+    wait_for("there is a key for each CA, and no other", seconds(90), async || {
+        let (whole, halves): (Vec<_>, Vec<_>) =
+            token.keys().into_iter().partition(ShownKey::is_whole);
+        let held: Vec<_> = whole.into_iter().map(|key| (key.label, key.id)).collect();
+        if held == expected { Ok(halves.len()) } else { Err((held, halves)) }
+    })
+    .await
+}
+
+/// Has a root of this number made, and refuses the Secret that would tell of it. Gives the rights that
+/// were taken, and the key.
+async fn without_a_secret(
+    ns: &Namespace,
+    token: &HardwareToken,
+    operator: &Operator,
+    root: u32,
+) -> (Value, ShownKey) {
+    let rights = may_create_secrets(&ns.client, None).await;
+    let before = operator.log().matches("forbidden").count();
+    change(&ns.client, json!({"atLeast": {"root": root}})).await;
+    wait_for("its Secret is refused more than once", seconds(60), async || {
+        match operator.log().matches("forbidden").count() - before {
+            0 | 1 => Err(operator.log()),
+            _ => Ok(()),
+        }
     })
     .await;
+    let keys = token.keys();
+    let key = keys.iter().find(|key| key.label.ends_with(&format!("hsm-root-{root}")));
+    (rights, key.unwrap_or_else(|| panic!("the key is made before: {keys:?}")).clone())
 }
 
 /// OpenSSL says that the agent's certificate is good under the bundle, and by whom it is signed.

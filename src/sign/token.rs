@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use cryptoki::context::Function;
 use cryptoki::error::{Error as Pkcs11Error, RvError};
-use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
+use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 
 use crate::api::CaKeyAlgorithm;
@@ -108,6 +108,26 @@ impl Token {
         })
     }
 
+    /// Destroys what was made for CAs of this TrustDomain, but for those of these names, and counts
+    /// the objects. A key is known by its id, which is made of the TrustDomain's UID and of its own
+    /// label, so that nobody else's is ever touched.
+    ///
+    /// # Errors
+    /// When the token cannot be asked, or refuses.
+    pub fn sweep(&self, trust_domain_uid: &str, kept: &[String]) -> Result<usize, TokenError> {
+        self.with(|session, _| {
+            let mut left = labelled(session, ObjectClass::PRIVATE_KEY)?;
+            left.extend(labelled(session, ObjectClass::PUBLIC_KEY)?);
+            left.retain(|(_, label, id)| {
+                KeyId::of(trust_domain_uid, label).0 == id[..] && !kept.contains(label)
+            });
+            for (object, _, _) in &left {
+                session.destroy_object(*object)?;
+            }
+            Ok(left.len())
+        })
+    }
+
     /// A key of this id and algorithm that the token made itself and does not give away.
     fn left_behind(
         &self,
@@ -178,9 +198,36 @@ fn objects(
     id: &KeyId,
     class: ObjectClass,
 ) -> Result<Vec<ObjectHandle>, error::Fault> {
+    find(session, &[Attribute::Class(class), Attribute::Token(true), Attribute::Id(id.0.to_vec())])
+}
+
+/// The objects of one class that have a label, with it and their ids.
+fn labelled(
+    session: &Session,
+    class: ObjectClass,
+) -> Result<Vec<(ObjectHandle, String, Vec<u8>)>, error::Fault> {
+    let mut found = Vec::new();
+    for object in find(session, &[Attribute::Class(class), Attribute::Token(true)])? {
+        let (mut label, mut id) = (Vec::new(), Vec::new());
+        let types = [AttributeType::Label, AttributeType::Id];
+        for attribute in session.get_attributes(object, &types)? {
+            match attribute {
+                Attribute::Label(value) => label = value,
+                Attribute::Id(value) => id = value,
+                _ => {}
+            }
+        }
+        // All of ours are text.
+        if let Ok(label) = String::from_utf8(label) {
+            found.push((object, label, id));
+        }
+    }
+    Ok(found)
+}
+
+fn find(session: &Session, wanted: &[Attribute]) -> Result<Vec<ObjectHandle>, error::Fault> {
     if !module::is_logged_in(session)? {
         return Err(Pkcs11Error::Pkcs11(RvError::UserNotLoggedIn, Function::FindObjects).into());
     }
-    let wanted = [Attribute::Class(class), Attribute::Token(true), Attribute::Id(id.0.to_vec())];
-    Ok(session.find_objects(&wanted)?)
+    Ok(session.find_objects(wanted)?)
 }

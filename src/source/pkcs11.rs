@@ -120,6 +120,27 @@ pub async fn destroy(
     Ok(())
 }
 
+/// Destroys what a token still holds for CAs of this TrustDomain, but for those of these names. That
+/// is at most a key of which a crash, or a refusal, let no Secret tell.
+///
+/// # Errors
+/// When the token cannot be asked.
+pub async fn sweep(
+    client: &Client,
+    namespace: &str,
+    address: &TokenAddress,
+    trust_domain_uid: &str,
+    kept: Vec<String>,
+) -> Result<(), Pkcs11Error> {
+    let token = open(client, namespace, address).await?;
+    let uid = trust_domain_uid.to_owned();
+    let count = blocking(&address.label, LOOKING, move || token.sweep(&uid, &kept)).await?;
+    if count > 0 {
+        tracing::info!(token = address.label, count, "what no CA needs is destroyed in the token");
+    }
+    Ok(())
+}
+
 async fn open(
     client: &Client,
     namespace: &str,

@@ -67,7 +67,9 @@ pub async fn clear(context: &Context, resource: &TrustDomain) -> Result<(), Fail
     delete_config_maps(context, name).await?;
     let namespace = &context.view.namespace;
     // Asked for and not looked up: one that was made a moment ago is in no mirror.
-    for found in read(&context.client, namespace, name).await? {
+    let found = read(&context.client, namespace, name).await?;
+    cas::sweep_all(context, resource, &found).await?;
+    for found in found {
         cas::destroy_slot(context, &found.facts.name, found.slot).await?;
     }
     let mut free = resource.clone();

@@ -101,12 +101,16 @@ impl TokenKey {
     /// Finds the private key that belongs to the public one. That it is the one is told by what it
     /// signs: an id can be given to several, and not every token keeps the public half.
     fn look_for(&self, session: &Session, epoch: Epoch) -> Result<ObjectHandle, Fault> {
+        let mut failed = None;
         for handle in objects(session, &self.reference.id, ObjectClass::PRIVATE_KEY)? {
             let signature = match self.sign_with(session, handle, PROBE) {
                 Ok(signature) => signature,
-                Err(fault) if fault.is_of_session() => return Err(fault),
-                // Of another kind than ours.
-                Err(_) => continue,
+                // Of another kind than ours, or half of a key, which a kill left: SoftHSM answers for
+                // that as if it were broken itself.
+                Err(fault) => {
+                    failed = failed.or(Some(fault).filter(Fault::is_of_session));
+                    continue;
+                }
             };
             if self.verifies(PROBE, &signature) {
                 *lock(&self.handle) = Some((epoch, handle));
@@ -114,7 +118,7 @@ impl TokenKey {
             }
         }
         let (label, id) = (self.reference.token.label.clone(), self.reference.id.clone());
-        Err(TokenError::KeyMissing { label, id }.into())
+        Err(failed.unwrap_or_else(|| TokenError::KeyMissing { label, id }.into()))
     }
 
     fn with<T>(&self, work: impl Fn(&Session, Epoch) -> Result<T, Fault>) -> Result<T, TokenError> {
