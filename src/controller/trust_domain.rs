@@ -19,7 +19,6 @@ use std::time::Duration;
 use super::{Context, Next, is_conflict, until};
 use crate::api::conditions::Reason;
 use crate::api::{SlotKind, SlotPhase, SlotStatus, TrustDomain};
-use crate::apply;
 use crate::decide::departure::Departure;
 use crate::decide::slots::{self, Blocked, Reach, SlotSituation, bundle_of};
 use crate::identity::Domain;
@@ -229,12 +228,12 @@ async fn serve(
         }
     }?;
     report.active(authority.chain());
-    if let Some(unavailable) = stock.while_signing(authority.chain()) {
+    if let Some(unavailable) = stock.while_signing(context, &domain, authority.chain()) {
         report.not_ready(unavailable.reason, unavailable.message);
     }
     install(context, &domain, Ok(authority), stock.is_available(), &bundle_pem);
     for name in &plan.destroy {
-        apply::slots::destroy(&context.client, &context.view.namespace, name).await?;
+        cas::destroy(context, &domain, name).await?;
         tracing::info!(trust_domain = domain.name, secret = name, "a CA and its key are destroyed");
     }
     publish(context, resource, report).await?;
