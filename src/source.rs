@@ -5,6 +5,7 @@
 //! for every kind, and decided in [`crate::decide::slots`] alone. docs/authorities.md says how to
 //! add a kind.
 
+pub mod pkcs11;
 pub mod secret;
 pub mod self_signed;
 pub mod vault;
@@ -20,6 +21,7 @@ use crate::api::conditions::Reason;
 use crate::decide::crl::CrlOrder;
 use crate::decide::slots::{SlotOrder, Supply};
 use crate::identity::{AuthoritySource, Domain};
+use crate::sign::token::TokenAuthority;
 use crate::sign::{Authority, Chain, LocalAuthority, SignError, Slot};
 
 /// An authority, as the operator deals with it.
@@ -82,7 +84,10 @@ pub trait CaSource: Send + Sync {
 /// What signs leaves with the key of an issuing CA, wherever that is.
 fn signing_with(chain: Chain, issuing: Slot) -> Result<Box<dyn Authority>, SignError> {
     let key = issuing.key.ok_or(SignError::NoKey)?;
-    Ok(Box::new(LocalAuthority::new(chain, key)?))
+    Ok(match key.in_token() {
+        Some(key) => Box::new(TokenAuthority::new(chain, key.clone())?),
+        None => Box::new(LocalAuthority::new(chain, key)?),
+    })
 }
 
 /// A CA that is ordered.
@@ -111,6 +116,10 @@ pub enum SourceError {
     Unavailable(String),
     #[error("the authority gave no CA: {}", .0.message)]
     Withheld(Unavailable),
+    #[error(
+        "the key of {name} could not be destroyed ({why}): it is tried again; to leave the key where it is, delete that Secret"
+    )]
+    KeyStays { name: String, why: String },
     #[error("the authority's CA is another than a moment ago: it is asked again")]
     Changed,
 }
@@ -123,6 +132,11 @@ pub fn of(authority: &AuthoritySource, client: &Client, namespace: &str) -> Arc<
             let address = (**address).clone();
             Arc::new(vault::VaultSource::new(client.clone(), namespace.to_owned(), address))
         }
+        AuthoritySource::Pkcs11(address) => Arc::new(pkcs11::Pkcs11Source::new(
+            client.clone(),
+            namespace.to_owned(),
+            address.clone(),
+        )),
         AuthoritySource::Secret { name } => Arc::new(secret::SecretSource {
             client: client.clone(),
             namespace: namespace.to_owned(),

@@ -134,6 +134,32 @@ impl Vault {
         text(&made["data"]["certificate"])
     }
 
+    /// A role for leaves of a trust domain, as docs/authorities.md has it.
+    pub async fn role(&self, mount: &str, role: &str, trust_domain: &str) {
+        self.role_but(mount, role, trust_domain, json!({})).await;
+    }
+
+    /// The same, but for these fields.
+    pub async fn role_but(&self, mount: &str, role: &str, trust_domain: &str, but: Value) {
+        let mut body = json!({
+            "allow_any_name": true,
+            "enforce_hostnames": false,
+            "require_cn": false,
+            "cn_validations": ["disabled"],
+            "allow_ip_sans": false,
+            "allowed_uri_sans": [format!("spiffe://{trust_domain}/*")],
+            "key_type": "any",
+            "key_usage": ["DigitalSignature"],
+            "basic_constraints_valid_for_non_ca": true,
+            "not_before_duration": "120s",
+            "max_ttl": "24h",
+        });
+        for (field, value) in but.as_object().expect("fields") {
+            body[field] = value.clone();
+        }
+        self.ask(Method::POST, &format!("{mount}/roles/{role}"), body).await;
+    }
+
     /// A policy of this name.
     pub async fn policy(&self, name: &str, policy: &str) {
         let body = json!({"policy": policy});

@@ -91,6 +91,8 @@ pub enum Reason {
     AuthorityDenied,
     /// The authority asks for fewer requests.
     AuthorityRateLimited,
+    /// The token with the CA's keys is there, and does not do what it is asked.
+    TokenRefused,
     /// The operator's clock and the API server's differ: nothing is signed by either.
     ClockDisagrees,
 
@@ -181,6 +183,7 @@ impl Reason {
             Reason::AuthorityLoginRefused => "AuthorityLoginRefused",
             Reason::AuthorityDenied => "AuthorityDenied",
             Reason::AuthorityRateLimited => "AuthorityRateLimited",
+            Reason::TokenRefused => "TokenRefused",
             Reason::ClockDisagrees => "ClockDisagrees",
             Reason::IsDefault => "IsDefault",
             Reason::Publishing => "Publishing",

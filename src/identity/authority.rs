@@ -1,7 +1,9 @@
 //! Where a trust domain's CAs come from, understood.
 
+use std::path::PathBuf;
+
 use super::vault::{VaultAddress, VaultSpecError, VaultWork};
-use crate::api::{AuthoritySpec, SlotKind};
+use crate::api::{AuthoritySpec, Pkcs11Authority, SlotKind};
 
 /// Where CAs come from, with all that a kind needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +14,21 @@ pub enum AuthoritySource {
     Secret { name: String },
     /// A PKI engine of Vault or OpenBao signs.
     Vault(Box<VaultAddress>),
+    /// The operator makes them, with keys that are made in this token and stay there.
+    Pkcs11(TokenAddress),
+}
+
+/// Where a token is, and who knows its PIN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenAddress {
+    /// The PKCS#11 module, a library.
+    pub module: PathBuf,
+    /// The token's label.
+    pub label: String,
+    /// The Secret of the operator's namespace that holds the PIN.
+    pub pin_secret: String,
+    /// The file in that Secret.
+    pub pin_key: String,
 }
 
 /// Which kind of authority. A CA keeps the mark of the kind that it came from.
@@ -24,6 +41,7 @@ pub enum AuthorityKind {
     /// Vault signs every leaf. That is a kind of its own, so that a change between the two is a
     /// rotation: a CA of the one cannot sign in the manner of the other.
     VaultLeaf,
+    Pkcs11,
 }
 
 /// What is wrong with `spec.authority`.
@@ -35,12 +53,16 @@ pub enum AuthorityError {
     SecretName(String),
     #[error(transparent)]
     Vault(#[from] VaultSpecError),
+    #[error("pkcs11.module is {0:?}: write the module's whole path in the operator's container")]
+    ModulePath(String),
+    #[error("pkcs11.tokenLabel is {0:?}: write the token's label, of 1 to 32 bytes")]
+    TokenLabel(String),
 }
 
 impl AuthoritySource {
     /// Understands `spec.authority`, or names the first rule that it breaks.
     pub fn parse(spec: &AuthoritySpec) -> Result<Self, AuthorityError> {
-        let AuthoritySpec { self_signed, secret, vault } = spec;
+        let AuthoritySpec { self_signed, secret, pkcs11, vault } = spec;
         let mut given = Vec::new();
         if self_signed.is_some() {
             given.push(Ok(AuthoritySource::SelfSigned));
@@ -48,9 +70,12 @@ impl AuthoritySource {
         if let Some(secret) = secret {
             given.push(own_secret(&secret.name).map(|name| AuthoritySource::Secret { name }));
         }
+        if let Some(pkcs11) = pkcs11 {
+            given.push(token(pkcs11).map(AuthoritySource::Pkcs11));
+        }
         if let Some(vault) = vault {
-            given
-                .push(VaultAddress::parse(vault).map(|vault| AuthoritySource::Vault(vault.into())));
+            let vault = VaultAddress::parse(vault);
+            given.push(vault.map(|vault| AuthoritySource::Vault(vault.into())));
         }
         match given.len() {
             1 => given.remove(0),
@@ -67,6 +92,7 @@ impl AuthoritySource {
                 VaultWork::IssuingCas => AuthorityKind::Vault,
                 VaultWork::Leaves { .. } => AuthorityKind::VaultLeaf,
             },
+            AuthoritySource::Pkcs11(_) => AuthorityKind::Pkcs11,
         }
     }
 
@@ -76,15 +102,17 @@ impl AuthoritySource {
             AuthoritySource::SelfSigned => false,
             AuthoritySource::Secret { name } => name == secret,
             AuthoritySource::Vault(vault) => vault.reads(secret),
+            AuthoritySource::Pkcs11(token) => token.pin_secret == secret,
         }
     }
 }
 
 impl AuthorityKind {
     /// Every kind.
-    pub const ALL: [AuthorityKind; 4] = [
+    pub const ALL: [AuthorityKind; 5] = [
         AuthorityKind::SelfSigned,
         AuthorityKind::Secret,
+        AuthorityKind::Pkcs11,
         AuthorityKind::Vault,
         AuthorityKind::VaultLeaf,
     ];
@@ -96,13 +124,14 @@ impl AuthorityKind {
             AuthorityKind::Secret => "secret",
             AuthorityKind::Vault => "vault",
             AuthorityKind::VaultLeaf => "vault-leaf",
+            AuthorityKind::Pkcs11 => "pkcs11",
         }
     }
 
     /// True if and only if the operator has the key of such a CA of this kind.
     pub fn keeps_key(self, kind: SlotKind) -> bool {
         match self {
-            AuthorityKind::SelfSigned => true,
+            AuthorityKind::SelfSigned | AuthorityKind::Pkcs11 => true,
             AuthorityKind::Secret | AuthorityKind::Vault => kind == SlotKind::Issuing,
             AuthorityKind::VaultLeaf => false,
         }
@@ -114,6 +143,24 @@ impl AuthorityKind {
         let Some(name) = name else { return Some(AuthorityKind::SelfSigned) };
         AuthorityKind::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
+}
+
+/// The file that holds the PIN where none is named.
+const DEFAULT_PIN_KEY: &str = "pin";
+
+/// A token, whose label PKCS#11 limits to 32 bytes (CK_TOKEN_INFO).
+fn token(given: &Pkcs11Authority) -> Result<TokenAddress, AuthorityError> {
+    let Pkcs11Authority { module, token_label, pin_secret_ref } = given;
+    let (path, label) = (PathBuf::from(module), token_label.clone());
+    if !path.is_absolute() || module.contains("/../") || module.contains('\0') {
+        return Err(AuthorityError::ModulePath(module.clone()));
+    }
+    if label.is_empty() || label.len() > 32 || label.trim() != label {
+        return Err(AuthorityError::TokenLabel(label));
+    }
+    let pin_secret = own_secret(&pin_secret_ref.name)?;
+    let pin_key = pin_secret_ref.key.clone().unwrap_or_else(|| DEFAULT_PIN_KEY.to_owned());
+    Ok(TokenAddress { module: path, label, pin_secret, pin_key })
 }
 
 /// A Secret of the user's: one of the operator's own CAs would be taken up again and again.
@@ -152,6 +199,27 @@ mod tests {
         ] {
             let parsed = parse(json!({"secret": {"name": name}}));
             assert_eq!(parsed.is_ok(), good, "{name}: {parsed:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_named_by_its_modules_path_and_its_label() {
+        let spec = |module: &str, label: &str| {
+            json!({"pkcs11": {
+                "module": module, "tokenLabel": label, "pinSecretRef": {"name": "hsm-pin"},
+            }})
+        };
+        let Ok(AuthoritySource::Pkcs11(token)) = parse(spec("/lib/hsm.so", "Corporate HSM")) else {
+            panic!("it is a token");
+        };
+        assert_eq!((token.pin_secret.as_str(), token.pin_key.as_str()), ("hsm-pin", "pin"));
+        for module in ["hsm.so", "", "/lib/../hsm.so"] {
+            let parsed = parse(spec(module, "a"));
+            assert!(matches!(parsed, Err(AuthorityError::ModulePath(_))), "{module}: {parsed:?}");
+        }
+        for label in ["", " a", "thirty-three bytes are one too many"] {
+            let parsed = parse(spec("/lib/hsm.so", label));
+            assert!(matches!(parsed, Err(AuthorityError::TokenLabel(_))), "{label}: {parsed:?}");
         }
     }
 

@@ -3,7 +3,7 @@
 
 use countersign_e2e::corporate::{Ca, P256, Shape, hand_over, secret_of};
 use countersign_e2e::vault::Vault;
-use countersign_e2e::{World, holds_for, now, seconds};
+use countersign_e2e::{World, holds_for, now, seconds, wait_for};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -47,8 +47,11 @@ async fn each_thing_that_vault_refuses_has_a_reason_of_its_own_and_passes_when_i
     for (name, (reason, said)) in names.iter().zip(rows) {
         let message = ready(&ns.client, name, "False", reason).await;
         assert!(message.contains(said), "{name}: {message}");
-        let message = ns.not_ready(name, "AuthorityNotReady").await;
-        assert!(message.contains(said), "{name}: {message}");
+        wait_for("the identity says it too", seconds(20), async || {
+            let message = ns.not_ready(name, "AuthorityNotReady").await;
+            if message.contains(said) { Ok(()) } else { Err(message) }
+        })
+        .await;
     }
 
     let policy = POLICY.replace("MOUNT", "vault-denied");
