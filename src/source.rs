@@ -5,7 +5,10 @@
 //! for every kind, and decided in [`crate::decide::slots`] alone. docs/authorities.md says how to
 //! add a kind.
 
+pub mod files;
+pub mod https;
 pub mod pkcs11;
+pub mod remote;
 pub mod secret;
 pub mod self_signed;
 pub mod vault;
@@ -137,6 +140,7 @@ pub fn of(authority: &AuthoritySource, client: &Client, namespace: &str) -> Arc<
             namespace.to_owned(),
             address.clone(),
         )),
+        AuthoritySource::Remote(_) => Arc::new(remote::NoCa),
         AuthoritySource::Secret { name } => Arc::new(secret::SecretSource {
             client: client.clone(),
             namespace: namespace.to_owned(),

@@ -37,6 +37,8 @@ pub enum Reason {
     NamespaceNotAllowed,
     /// The TrustDomain's rules forbid what the spec asks for.
     NotAllowed,
+    /// The TrustDomain is somebody else's, of which only the bundle is known here.
+    RemoteTrustDomain,
     /// The TrustDomain cannot sign now.
     AuthorityNotReady,
     /// An older identity has the same SPIFFE ID.
@@ -93,6 +95,10 @@ pub enum Reason {
     AuthorityRateLimited,
     /// The token with the CA's keys is there, and does not do what it is asked.
     TokenRefused,
+    /// The bundle of a remote trust domain is held and published.
+    Fetched,
+    /// What was fetched cannot be used as a bundle; the message says why.
+    BundleRefused,
     /// The operator's clock and the API server's differ: nothing is signed by either.
     ClockDisagrees,
 
@@ -158,6 +164,9 @@ impl Reason {
             Reason::TrustDomainNotFound => "TrustDomainNotFound",
             Reason::NamespaceNotAllowed => "NamespaceNotAllowed",
             Reason::NotAllowed => "NotAllowed",
+            Reason::RemoteTrustDomain => "RemoteTrustDomain",
+            Reason::Fetched => "Fetched",
+            Reason::BundleRefused => "BundleRefused",
             Reason::AuthorityNotReady => "AuthorityNotReady",
             Reason::IdentityConflict => "IdentityConflict",
             Reason::SecretNotOurs => "SecretNotOurs",

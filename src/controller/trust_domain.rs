@@ -9,6 +9,8 @@ mod asking;
 mod cas;
 mod cluster;
 mod departure;
+mod polling;
+mod remote;
 mod report;
 mod revocation;
 mod spread;
@@ -22,7 +24,7 @@ use crate::api::conditions::Reason;
 use crate::api::{SlotKind, SlotPhase, SlotStatus, TrustDomain};
 use crate::decide::departure::Departure;
 use crate::decide::slots::{self, Blocked, Reach, SlotSituation, bundle_of};
-use crate::identity::Domain;
+use crate::identity::{AuthoritySource, Domain};
 use crate::observe::view::Object;
 use crate::sign::{Authority, Retirable, SignError};
 use crate::source::SourceError;
@@ -138,6 +140,10 @@ async fn serve(
         install(context, &domain, Err(blocked), true, "");
         publish(context, resource, report).await?;
         return Ok(Some(BLOCKED_CHECK));
+    }
+
+    if let AuthoritySource::Remote(address) = &domain.authority {
+        return remote::serve(context, resource, &domain, address, report).await;
     }
 
     // A clock that jumped makes no step and ends nothing; what is published stays.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::remote::{RemoteAddress, RemoteSpecError};
 use super::vault::{VaultAddress, VaultSpecError, VaultWork};
 use crate::api::{AuthoritySpec, Pkcs11Authority, SlotKind};
 
@@ -16,6 +17,8 @@ pub enum AuthoritySource {
     Vault(Box<VaultAddress>),
     /// The operator makes them, with keys that are made in this token and stay there.
     Pkcs11(TokenAddress),
+    /// There are none: somebody else's bundle is fetched.
+    Remote(Box<RemoteAddress>),
 }
 
 /// Where a token is, and who knows its PIN.
@@ -42,6 +45,8 @@ pub enum AuthorityKind {
     /// rotation: a CA of the one cannot sign in the manner of the other.
     VaultLeaf,
     Pkcs11,
+    /// No CA is of this kind.
+    Remote,
 }
 
 /// What is wrong with `spec.authority`.
@@ -53,6 +58,8 @@ pub enum AuthorityError {
     SecretName(String),
     #[error(transparent)]
     Vault(#[from] VaultSpecError),
+    #[error(transparent)]
+    Remote(#[from] RemoteSpecError),
     #[error("pkcs11.module is {0:?}: write the module's whole path in the operator's container")]
     ModulePath(String),
     #[error("pkcs11.tokenLabel is {0:?}: write the token's label, of 1 to 32 bytes")]
@@ -62,7 +69,7 @@ pub enum AuthorityError {
 impl AuthoritySource {
     /// Understands `spec.authority`, or names the first rule that it breaks.
     pub fn parse(spec: &AuthoritySpec) -> Result<Self, AuthorityError> {
-        let AuthoritySpec { self_signed, secret, pkcs11, vault } = spec;
+        let AuthoritySpec { self_signed, secret, pkcs11, vault, remote } = spec;
         let mut given = Vec::new();
         if self_signed.is_some() {
             given.push(Ok(AuthoritySource::SelfSigned));
@@ -76,6 +83,10 @@ impl AuthoritySource {
         if let Some(vault) = vault {
             let vault = VaultAddress::parse(vault);
             given.push(vault.map(|vault| AuthoritySource::Vault(vault.into())));
+        }
+        if let Some(remote) = remote {
+            let remote = RemoteAddress::parse(remote);
+            given.push(remote.map(|remote| AuthoritySource::Remote(remote.into())));
         }
         match given.len() {
             1 => given.remove(0),
@@ -93,6 +104,7 @@ impl AuthoritySource {
                 VaultWork::Leaves { .. } => AuthorityKind::VaultLeaf,
             },
             AuthoritySource::Pkcs11(_) => AuthorityKind::Pkcs11,
+            AuthoritySource::Remote(_) => AuthorityKind::Remote,
         }
     }
 
@@ -103,18 +115,20 @@ impl AuthoritySource {
             AuthoritySource::Secret { name } => name == secret,
             AuthoritySource::Vault(vault) => vault.reads(secret),
             AuthoritySource::Pkcs11(token) => token.pin_secret == secret,
+            AuthoritySource::Remote(remote) => remote.reads(secret),
         }
     }
 }
 
 impl AuthorityKind {
     /// Every kind.
-    pub const ALL: [AuthorityKind; 5] = [
+    pub const ALL: [AuthorityKind; 6] = [
         AuthorityKind::SelfSigned,
         AuthorityKind::Secret,
         AuthorityKind::Pkcs11,
         AuthorityKind::Vault,
         AuthorityKind::VaultLeaf,
+        AuthorityKind::Remote,
     ];
 
     /// The field of `spec.authority`, and the mode where that makes two of it.
@@ -125,6 +139,7 @@ impl AuthorityKind {
             AuthorityKind::Vault => "vault",
             AuthorityKind::VaultLeaf => "vault-leaf",
             AuthorityKind::Pkcs11 => "pkcs11",
+            AuthorityKind::Remote => "remote",
         }
     }
 
@@ -133,7 +148,7 @@ impl AuthorityKind {
         match self {
             AuthorityKind::SelfSigned | AuthorityKind::Pkcs11 => true,
             AuthorityKind::Secret | AuthorityKind::Vault => kind == SlotKind::Issuing,
-            AuthorityKind::VaultLeaf => false,
+            AuthorityKind::VaultLeaf | AuthorityKind::Remote => false,
         }
     }
 

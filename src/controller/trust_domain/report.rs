@@ -10,7 +10,7 @@ use super::revocation::Revocation;
 use crate::api::conditions::{
     BUNDLE_PUBLISHED, CRL_PUBLISHED, DEFAULT, DELETING, READY, ROTATING, Reason,
 };
-use crate::api::{BundleStatus, TrustDomain, TrustDomainStatus};
+use crate::api::{BundleStatus, RemoteStatus, TrustDomain, TrustDomainStatus};
 use crate::controller::{Context, some_of};
 use crate::decide::slots::SlotPlan;
 use crate::identity::Domain;
@@ -120,6 +120,17 @@ impl Report {
     pub fn active(&mut self, chain: &Chain) {
         let (key_id, end) = (&chain.facts.key_id, chain.facts.not_after);
         self.set(READY, true, Reason::Active, format!("the CA {key_id} signs until {end}"));
+    }
+
+    /// The bundle of a remote trust domain is held.
+    pub fn fetched(&mut self, held: &RemoteStatus) {
+        let count = held.certificates.len();
+        let certificates = if count == 1 { "certificate" } else { "certificates" };
+        let (url, since) = (&held.url, held.since.0);
+        let message = format!(
+            "the bundle of {url} is trusted as it is since {since}: {count} CA {certificates}"
+        );
+        self.set(READY, true, Reason::Fetched, message);
     }
 
     /// Whether every selected namespace holds the bundle, and the cluster as a whole.
