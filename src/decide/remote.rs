@@ -124,7 +124,9 @@ pub fn record(
         certificates: without_expired(&held.certificates, now),
         ..held.clone()
     });
-    let Some(fetched) = fetched else { return held };
+    let is_living = |root: &&RemoteCertificate| root.not_after.0 > now;
+    let living = |fetched: &RemoteBundle| fetched.certificates.iter().any(|root| is_living(&root));
+    let Some(fetched) = fetched.filter(|fetched| living(fetched)) else { return held };
     let new = RemoteStatus {
         url: url.to_owned(),
         since: held.as_ref().map_or(Time(now), |held| held.since.clone()),
