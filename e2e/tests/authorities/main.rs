@@ -1,6 +1,7 @@
 //! Authorities other than the operator itself, each against the real thing.
 
 mod kills;
+mod remote;
 mod secret;
 mod vault;
 mod vault_failures;
