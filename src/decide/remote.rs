@@ -34,8 +34,9 @@ pub struct RemoteBundle {
 /// Why a bundle is not taken.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum BundleRefusal {
-    #[error("{0}")]
-    Pem(X509Error),
+    // What is wrong is not quoted: it may be a page that is none of our business.
+    #[error("it cannot be read as certificates in PEM")]
+    Pem,
     #[error(
         "it is no SPIFFE bundle, a JSON object with an array `keys` ({0}): see that the address and remote.format are those of the bundle"
     )]
@@ -71,7 +72,7 @@ pub fn judge(
         RemoteFormat::Pem => match x509::read_pem(bytes) {
             Ok(found) => (found, None, None),
             Err(X509Error::NoCertificate) => return Err(BundleRefusal::Empty),
-            Err(error) => return Err(BundleRefusal::Pem(error)),
+            Err(_) => return Err(BundleRefusal::Pem),
         },
         RemoteFormat::Spiffe => read_spiffe(bytes)?,
     };
@@ -164,11 +165,12 @@ fn without_expired(roots: &[RemoteCertificate], now: Timestamp) -> Vec<RemoteCer
 
 fn read_root(der: &CertificateDer<'_>) -> Result<RemoteCertificate, String> {
     let ca = x509::read_ca(der).map_err(|error| error.to_string())?;
+    let subject: String = ca.subject.chars().take(LONGEST_SUBJECT).collect();
     if !x509::is_signed_by(der, der) {
-        return Err(format!("{} is not signed with its own key", ca.subject));
+        return Err(format!("{subject} is not signed with its own key"));
     }
     Ok(RemoteCertificate {
-        subject: ca.subject.chars().take(LONGEST_SUBJECT).collect(),
+        subject,
         sha256: ca.fingerprint.to_string(),
         not_after: Time(ca.not_after),
         certificate: x509::write_pem([der]),

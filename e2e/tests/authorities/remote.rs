@@ -125,7 +125,7 @@ async fn a_bundle_is_fetched_and_published_and_follows_what_the_server_gives_out
     };
     assert_eq!(ready_of(&same), ready_of(&settled));
 
-    // What another holds in place of ours is put right, and another bundle takes its place.
+    // Another bundle takes its place.
     partner.answers(Answer::Page(one.certificate.clone() + &two.certificate));
     published(&ns, "remote-pem", &[&one, &two]).await;
     wait_for("the second bundle is the second", seconds(30), async || {
