@@ -63,7 +63,7 @@ async fn every_attack_is_refused_and_nothing_is_written() {
     ignored(&scene, &member).await;
     template(&scene, &member).await;
     revoking::harmless_and_allowed(&scene, &editor, &guard).await;
-    ends(&scene, &editor, &admin).await;
+    ends(&scene, &member, &admin).await;
 }
 
 /// What is not forged is not in the way.
@@ -172,10 +172,10 @@ async fn template(scene: &Scene, member: &Client) {
 }
 
 /// A namespace that ends takes its roster with it.
-async fn ends(scene: &Scene, editor: &Client, admin: &Client) {
+async fn ends(scene: &Scene, member: &Client, admin: &Client) {
     let rooms: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(admin.clone());
     rooms.delete(&scene.room.name, &Default::default()).await.unwrap();
-    revoking::ends(scene, editor, admin).await;
+    revoking::ends(scene, member, admin).await;
     countersign_e2e::gone("the namespace", countersign_e2e::seconds(60), async || {
         rooms.get_opt(&scene.room.name).await.unwrap().map(|room| room.status)
     })

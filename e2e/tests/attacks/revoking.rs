@@ -2,6 +2,7 @@
 //! and what those do who have it.
 
 use countersign::api::AgentIdentity;
+use countersign_e2e::{seconds, wait_for};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
@@ -51,7 +52,7 @@ pub fn rows(scene: &Scene) -> Vec<Attack> {
     let may_not = "may not revoke AgentIdentities of namespace";
     let stays = "planner is revoked: its spec stays as it is";
     let reason = json!({"reason": "Superseded"});
-    let serials = json!([{"serialNumber": "0123456789abcdef"}]);
+    let serials = json!([{"serialNumber": "0123456789abcdef0123456789abcdef"}]);
     let object = |spec: Value| json!({"apiVersion": "countersign.dev/v1alpha1", "kind": "AgentIdentity", "metadata": {"name": "x"}, "spec": spec});
     let new = |what, mut spec: Value| {
         spec["serviceAccountName"] = json!("x");
@@ -177,33 +178,42 @@ pub async fn harmless_and_allowed(scene: &Scene, editor: &Client, guard: &Client
     }
 }
 
-/// A namespace that ends: its identities wait for the operator, which is gone. The finalizer is
-/// taken off by those alone who may revoke.
-pub async fn ends(scene: &Scene, editor: &Client, admin: &Client) {
-    let all: Api<AgentIdentity> = Api::namespaced(editor.clone(), &scene.room.name);
-    countersign_e2e::wait_for(
-        "its identities are being deleted",
-        countersign_e2e::seconds(60),
-        async || {
-            let found = all.list(&Default::default()).await.map_err(|error| error.to_string())?;
-            let waits = |identity: &&AgentIdentity| identity.metadata.deletion_timestamp.is_some();
-            match found.iter().filter(waits).count() {
-                4 => Ok(()),
-                count => Err(count.to_string()),
-            }
-        },
-    )
-    .await;
+/// A namespace that ends: its identities wait for the operator, which is gone. Those alone who may
+/// revoke take the finalizer off.
+pub async fn ends(scene: &Scene, member: &Client, admin: &Client) {
+    let rbac = "rbac.authorization.k8s.io";
+    // What was bound in the namespace goes with it.
+    for role in ["countersign-view", "countersign-edit"] {
+        let binding = json!({
+            "apiVersion": format!("{rbac}/v1"), "kind": "ClusterRoleBinding",
+            "metadata": {"name": format!("everywhere-{role}")},
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "User", "name": "member", "apiGroup": rbac}],
+        });
+        countersign_e2e::install::apply(admin, &binding).await;
+    }
     let path = format!(
         "/apis/countersign.dev/v1alpha1/namespaces/{}/agentidentities/planner",
         scene.room.name
     );
-    let attack = |what, verb, body, says| Attack { what, verb, path: path.clone(), body, says };
+    let attack = |what, verb, rest: &str, body| Attack {
+        what,
+        verb,
+        path: format!("{path}{rest}"),
+        body,
+        says: "the finalizer countersign.dev/revocation is the operator's",
+    };
     let none = json!({"metadata": {"finalizers": []}});
-    let off = attack("the finalizer is taken off", Merge, none.clone(), "is the operator's");
-    let answer = off.send(editor).await;
-    assert!(answer.is_refused_by_policy() && answer.message().contains(off.says), "{answer:#?}");
-    let answer = attack("it is deleted", Delete, Value::Null, "").send(editor).await;
+    wait_for("the namespace's own rights are gone", seconds(60), async || {
+        let tried = attack("", Merge, "?dryRun=All", none.clone());
+        let answer = tried.send(member).await;
+        let is_refused = answer.is_refused_by_policy() && answer.message().contains(tried.says);
+        if is_refused { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    let answer = attack("the finalizer is taken off", Merge, "", none.clone()).send(member).await;
+    assert!(answer.is_refused_by_policy(), "{answer:#?}");
+    let answer = attack("it is deleted", Delete, "", Value::Null).send(member).await;
     assert!(answer.code < 300, "with its namespace whoever may: {answer:#?}");
     for name in ["planner", "executor", "narrow", "granted"] {
         let api: Api<AgentIdentity> = Api::namespaced(admin.clone(), &scene.room.name);

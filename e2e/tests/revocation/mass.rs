@@ -47,7 +47,7 @@ async fn a_person_revokes_one_and_gives_it_back() {
 #[tokio::test]
 async fn whoever_lacks_the_right_is_told_before_anything_is_done() {
     let ns = World::shared().await.namespace("no-right").await;
-    ns.identity("planner", json!({})).await;
+    ns.identity("planner", json!({"role": "planner"})).await;
     let leaf = ns.settled("planner").await;
     let rbac = "rbac.authorization.k8s.io";
     let bind = async |role: &str| {
@@ -65,7 +65,7 @@ async fn whoever_lacks_the_right_is_told_before_anything_is_done() {
     let reason = ["--reason", "KeyCompromise"];
     for arguments in [
         &["revoke", "planner"][..],
-        &["revoke", "--all-in", &ns.name, "--yes"],
+        &["revoke", "--role", "planner", "--yes"],
         &["revoke", "planner", "--serial", &leaf.serial],
     ] {
         let (good, said) = wait_for("the roles are known", seconds(10), async || {
