@@ -19,10 +19,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Resource;
 use kube::api::ObjectMeta;
+use kube::{Resource, ResourceExt};
 
-use crate::api::names::{LABEL_VALUE_MAX, PREFIX, default_secret_name};
+use crate::api::names::{LABEL_VALUE_MAX, PREFIX, REVOKED_BY_ANNOTATION, default_secret_name};
 use crate::api::{
     AgentIdentity, DeletionPolicy, ExtraFormat, KeyAlgorithm, RevocationReason, RevokedSpec,
 };
@@ -75,8 +75,11 @@ pub struct Identity {
     pub template: Template,
     pub formats: BTreeSet<ExtraFormat>,
     pub deletion_policy: DeletionPolicy,
-    /// Why it is revoked, while it is.
+    /// Why it is revoked, while it is. One that is deleted is, unless what was issued to it is to
+    /// live on.
     pub revoked: Option<RevokedSpec>,
+    /// Who did that, or revoked single certificates, as the API server knows him.
+    pub revoked_by: Option<String>,
     /// Single certificates that are revoked.
     pub revoked_certificates: BTreeMap<Serial, RevocationReason>,
 }
@@ -181,10 +184,20 @@ impl Identity {
             template: parse_template(resource)?,
             formats,
             deletion_policy: delivery.deletion_policy.unwrap_or_default(),
-            revoked: spec.revoked.clone(),
+            revoked: spec.revoked.clone().or_else(|| revoked_by_deletion(resource)),
+            revoked_by: resource.annotations().get(REVOKED_BY_ANNOTATION).cloned(),
             revoked_certificates: parse_revoked(resource)?,
             key,
         })
+    }
+}
+
+impl Identity {
+    /// Who revoked it, to be said after what was done; nothing where nobody says. What stands there
+    /// came from whoever tells the API server of its users, and is one line whatever that was.
+    pub fn by_whom(&self) -> String {
+        let by = self.revoked_by.as_ref().map(|by| format!(", by {}", by.escape_debug()));
+        by.unwrap_or_default()
     }
 }
 
@@ -229,6 +242,13 @@ fn parse_lives(resource: &AgentIdentity) -> Result<(Lifetime, Option<Lifetime>),
         }
         _ => Ok((life, renew_before)),
     }
+}
+
+fn revoked_by_deletion(resource: &AgentIdentity) -> Option<RevokedSpec> {
+    resource.metadata.deletion_timestamp.as_ref()?;
+    let policy = resource.spec.delivery.deletion_policy.unwrap_or_default();
+    let reason = RevocationReason::CessationOfOperation;
+    (policy == DeletionPolicy::Delete).then_some(RevokedSpec { reason, message: None })
 }
 
 fn parse_revoked(
