@@ -190,6 +190,7 @@ async fn serve(
             recorded: &report.status.slots,
             rotation: report.status.rotation.as_ref(),
             reach: reach.as_ref(),
+            contact_since: context.time.contact_since(),
             now: context.now(),
         });
         let Some(order) = &plan.create else { break plan };
