@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
@@ -109,6 +110,10 @@ pub enum IdentityError {
     #[error("spec.podSelector: {0}")]
     Selector(#[from] SelectorError),
     #[error(
+        "spec.podSelector asks for {0:?}: labels under countersign.dev/ follow from identities; select by labels of your own"
+    )]
+    SelectsByOurs(String),
+    #[error(
         "spec.dnsNames has {0:?}, which is no DNS name: write lower-case labels without wildcard or trailing dot"
     )]
     DnsName(String),
@@ -173,7 +178,7 @@ impl Identity {
                 .ok_or(IdentityError::Incomplete("metadata.creationTimestamp"))?
                 .0,
             service_account: spec.service_account_name.as_str().into(),
-            selector: PodSelector::parse(spec.pod_selector.as_ref())?,
+            selector: parse_selector(spec.pod_selector.as_ref())?,
             role: spec.role.clone(),
             trust_domain: spec.trust_domain.clone(),
             dns_names: spec.dns_names.iter().cloned().collect(),
@@ -189,6 +194,20 @@ impl Identity {
             revoked_certificates: parse_revoked(resource)?,
             key,
         })
+    }
+}
+
+/// What an identity is given to follows from labels that others write: by one of ours it would
+/// follow from itself.
+fn parse_selector(selector: Option<&LabelSelector>) -> Result<PodSelector, IdentityError> {
+    let parsed = PodSelector::parse(selector)?;
+    let labels = selector.and_then(|selector| selector.match_labels.as_ref());
+    let expressions = selector.and_then(|selector| selector.match_expressions.as_ref());
+    let keys = labels.into_iter().flatten().map(|(key, _)| key);
+    let mut keys = keys.chain(expressions.into_iter().flatten().map(|expression| &expression.key));
+    match keys.find(|key| is_reserved(key)) {
+        Some(key) => Err(IdentityError::SelectsByOurs(key.clone())),
+        None => Ok(parsed),
     }
 }
 
@@ -263,12 +282,17 @@ fn parse_revoked(
         .collect()
 }
 
+/// True if and only if the operator alone writes labels and annotations of this key.
+fn is_reserved(key: &str) -> bool {
+    key.starts_with(PREFIX) || key.contains(".countersign.dev/")
+}
+
 fn parse_template(resource: &AgentIdentity) -> Result<Template, IdentityError> {
     let Some(template) = &resource.spec.delivery.secret_template else {
         return Ok(Template::default());
     };
-    let reserved = |key: &&String| key.starts_with(PREFIX) || key.contains(".countersign.dev/");
-    if let Some(key) = template.labels.keys().chain(template.annotations.keys()).find(reserved) {
+    let mut keys = template.labels.keys().chain(template.annotations.keys());
+    if let Some(key) = keys.find(|key| is_reserved(key)) {
         return Err(IdentityError::ReservedKey(key.clone()));
     }
     Ok(Template { labels: template.labels.clone(), annotations: template.annotations.clone() })
