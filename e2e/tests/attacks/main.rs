@@ -54,7 +54,8 @@ async fn every_attack_is_refused_and_nothing_is_written() {
         table.refused(who, client, rows::on_ca_secrets(&scene)).await;
     }
     table.refused("who may write AgentIdentities", &editor, revoking::rows(&scene)).await;
-    let stolen = rows::with_a_stolen_operator_token(&scene);
+    let bundle = scene.room.bundle("test").await.data.expect("it has ca.crt");
+    let stolen = rows::with_a_stolen_operator_token(&scene, &bundle["ca.crt"]);
     table.refused("the operator's token", &operator, stolen).await;
     table.print();
     assert_eq!(scene.inventory().await, before, "nothing was written");

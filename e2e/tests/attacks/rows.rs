@@ -143,8 +143,8 @@ pub fn on_ca_secrets(scene: &Scene) -> Vec<Attack> {
     ]
 }
 
-/// With the operator's own token.
-pub fn with_a_stolen_operator_token(scene: &Scene) -> Vec<Attack> {
+/// With the operator's own token, and a certificate to have trusted.
+pub fn with_a_stolen_operator_token(scene: &Scene, ca: &str) -> Vec<Attack> {
     let ns = &scene.room.name;
     let core = |rest: &str| format!("/api/v1/namespaces/{ns}/{rest}");
     let owner = |kind: &str, name: &str| json!([{"apiVersion": "countersign.dev/v1alpha1", "kind": kind, "name": name, "uid": "x", "controller": true}]);
@@ -156,6 +156,13 @@ pub fn with_a_stolen_operator_token(scene: &Scene) -> Vec<Attack> {
     let only_labels = "the operator changes labels and annotations of pods, and nothing else";
     let attack = |what, verb, path, body, says| Attack { what, verb, path, body, says };
     vec![
+        attack(
+            "a ClusterTrustBundle for everybody",
+            Post,
+            "/apis/certificates.k8s.io/v1/clustertrustbundles".to_owned(),
+            json!({"apiVersion": "certificates.k8s.io/v1", "kind": "ClusterTrustBundle", "metadata": {"name": "everybody"}, "spec": {"trustBundle": ca}}),
+            "ClusterTrustBundles of the signer countersign.dev/agent alone",
+        ),
         attack(
             "another label on a pod",
             Merge,
