@@ -12,6 +12,7 @@ pub mod grants;
 pub mod lifetime;
 pub mod selector;
 pub mod spiffe;
+pub mod vault;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -36,6 +37,7 @@ pub use grants::Grant;
 pub use lifetime::{Lifetime, LifetimeError};
 pub use selector::{PodSelector, SelectorError};
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomainName};
+pub use vault::{FileName, VaultAddress, VaultLogin, VaultTrust, VaultWork};
 
 /// The shortest life a certificate may have: below it, renewal has no time to fail and be repeated.
 pub const MINIMUM_LIFE: Lifetime = Lifetime::from_seconds(5 * 60);

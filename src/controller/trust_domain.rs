@@ -5,6 +5,7 @@
 //! (rule 2); what signed before has stopped before the status says so; and a key is destroyed
 //! only when the status does not speak of it any more.
 
+mod asking;
 mod cas;
 mod cluster;
 mod departure;
@@ -180,7 +181,7 @@ async fn serve(
     });
 
     // 3. Decide, and make what is missing: a root, and then an issuing CA under it.
-    let stock = supply::observe(context, &domain).await;
+    let mut stock = supply::observe(context, &domain).await;
     let mut made = 0;
     let plan = loop {
         let plan = slots::decide(&SlotSituation {
@@ -198,7 +199,13 @@ async fn serve(
         if made > MADE_AT_ONCE {
             return Err(Failure::Endless(order.name.clone()));
         }
-        cas::make(context, &*stock.source, &domain, order).await?;
+        match cas::make(context, &*stock.source, &domain, order).await {
+            Ok(()) => supply::given(context, &domain),
+            Err(Failure::Source(SourceError::Withheld(why))) => {
+                stock = supply::withheld(context, &domain, stock, why);
+            }
+            Err(error) => return Err(error),
+        }
     };
 
     // 6. Status, before anything is done that it must speak of: what is recorded is not silently
