@@ -23,7 +23,7 @@ pub use agent_identity::{
     SecretTemplate,
 };
 pub use agent_roster::{AgentRoster, AgentRosterSpec, RosterEntry, RosterTerm};
-pub use authority::{AuthoritySpec, SecretAuthority, SelfSigned};
+pub use authority::{AuthoritySpec, PinReference, Pkcs11Authority, SecretAuthority, SelfSigned};
 pub use trust_domain::{
     BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, CrlStatus, GrantSpec, IdentitiesSpec,
     IdentitiesStatus, RevocationSpec, RotationStatus, SlotKind, SlotNumbers, SlotPhase, SlotStatus,

@@ -29,7 +29,7 @@ use crate::api::{
 use crate::x509::{Serial, serial::SerialError};
 
 pub use access::{AccessError, AccessPolicy, PolicyKey};
-pub use authority::{AuthorityError, AuthorityKind, AuthoritySource};
+pub use authority::{AuthorityError, AuthorityKind, AuthoritySource, TokenAddress};
 pub use domain::{Domain, DomainError, Refusal};
 pub use grants::Grant;
 pub use lifetime::{Lifetime, LifetimeError};

@@ -12,6 +12,7 @@ pub mod issuer_name;
 pub mod key;
 pub mod profile;
 pub mod slot;
+pub mod token;
 
 use jiff::Timestamp;
 
@@ -25,7 +26,8 @@ pub use ca_key::{CaKey, SharedKey};
 pub use formats::Files;
 pub use import::{Imported, Refusal};
 pub use key::{KeyError, PrivateKey};
-pub use slot::Slot;
+pub use slot::{KeptKey, Slot};
+pub use token::TokenError;
 
 /// A certificate that has been signed, verified, and not been written anywhere yet.
 #[derive(Debug)]
@@ -46,6 +48,8 @@ pub enum SignError {
     Key(#[from] KeyError),
     #[error("the signature could not be made: {0}")]
     Sign(String),
+    #[error(transparent)]
+    Token(#[from] TokenError),
     #[error("the system gave no random bytes")]
     Random,
     #[error("the key store could not be written: {0}")]

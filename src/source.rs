@@ -5,6 +5,7 @@
 //! for every kind, and decided in [`crate::decide::slots`] alone. docs/authorities.md says how to
 //! add a kind.
 
+pub mod pkcs11;
 pub mod secret;
 pub mod self_signed;
 
@@ -17,6 +18,7 @@ use kube::Client;
 use crate::api::conditions::Reason;
 use crate::decide::slots::{SlotOrder, Supply};
 use crate::identity::{AuthoritySource, Domain};
+use crate::sign::token::TokenAuthority;
 use crate::sign::{Authority, Chain, LocalAuthority, SignError, Slot};
 
 /// An authority, as the operator deals with it.
@@ -41,9 +43,23 @@ pub trait CaSource: Send + Sync {
     /// # Errors
     /// When the CA has no key that can sign.
     fn authority(&self, chain: Chain, issuing: Slot) -> Result<Box<dyn Authority>, SignError> {
-        let key = issuing.key.ok_or(SignError::NoKey)?;
-        Ok(Box::new(LocalAuthority::new(chain, key)?))
+        signing_with(chain, issuing)
     }
+
+    /// True if and only if every signature is asked of it. So it is looked at now and then though it
+    /// gives what it is to give, and nothing is signed while it does not.
+    fn is_asked_for_every_leaf(&self) -> bool {
+        false
+    }
+}
+
+/// What signs leaves with the key of an issuing CA, wherever that is.
+fn signing_with(chain: Chain, issuing: Slot) -> Result<Box<dyn Authority>, SignError> {
+    let key = issuing.key.ok_or(SignError::NoKey)?;
+    Ok(match key.in_token() {
+        Some(key) => Box::new(TokenAuthority::new(chain, key.clone())?),
+        None => Box::new(LocalAuthority::new(chain, key)?),
+    })
 }
 
 /// A CA that is ordered.
@@ -70,6 +86,10 @@ pub enum SourceError {
     Sign(#[from] SignError),
     #[error("the authority gave no CA: {0}")]
     Unavailable(String),
+    #[error(
+        "the key of {name} could not be destroyed ({why}): it is tried again; to leave the key where it is, delete that Secret"
+    )]
+    KeyStays { name: String, why: String },
     #[error("the authority's CA is another than a moment ago: it is asked again")]
     Changed,
 }
@@ -78,6 +98,11 @@ pub enum SourceError {
 pub fn of(authority: &AuthoritySource, client: &Client, namespace: &str) -> Arc<dyn CaSource> {
     match authority {
         AuthoritySource::SelfSigned => Arc::new(self_signed::SelfSigned),
+        AuthoritySource::Pkcs11(address) => Arc::new(pkcs11::Pkcs11Source::new(
+            client.clone(),
+            namespace.to_owned(),
+            address.clone(),
+        )),
         AuthoritySource::Secret { name } => Arc::new(secret::SecretSource {
             client: client.clone(),
             namespace: namespace.to_owned(),

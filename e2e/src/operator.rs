@@ -27,6 +27,8 @@ pub struct Options {
     /// How many seconds have passed for everybody: its clock is ahead by as much, and it is told
     /// not to mind that the API server's is not.
     pub clock_ahead: i64,
+    /// What it finds in its environment besides.
+    pub environment: Vec<(String, String)>,
     /// By how many seconds its clock alone is wrong. Once this is given, 0 included, the test can
     /// make it jump ([`Operator::set_clock`]).
     pub clock_wrong: Option<i64>,
@@ -40,6 +42,7 @@ impl Default for Options {
             user: User::Operator,
             log: "info,countersign=debug".into(),
             clock_ahead: 0,
+            environment: Vec::new(),
             clock_wrong: None,
         }
     }
@@ -195,7 +198,8 @@ fn command_with_clock(server: &ApiServer, options: &Options) -> (Command, Option
         .args(["--namespace", OPERATOR_NAMESPACE])
         .args(["--replica", &options.replica])
         .args(["--log", &options.log])
-        .args(&options.arguments);
+        .args(&options.arguments)
+        .envs(options.environment.iter().map(|(name, value)| (name, value)));
     if options.clock_ahead != 0 {
         command.args(["--max-clock-skew", "876000h"]);
     }

@@ -8,7 +8,7 @@ use super::schema;
 /// Where the CA certificate comes from: exactly one.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.selfSigned), has(self.secret)].exists_one(given, given)").message("name exactly one authority: write selfSigned: {}, or secret: {name: ...}"))]
+#[x_kube(validation = Rule::new("[has(self.selfSigned), has(self.secret), has(self.pkcs11)].exists_one(given, given)").message("name exactly one authority: write selfSigned: {}, secret: {name: ...} or pkcs11: {module: ..., tokenLabel: ..., pinSecretRef: {name: ...}}"))]
 pub struct AuthoritySpec {
     /// The operator makes a root CA and an issuing CA under it, each in a Secret of its own
     /// namespace.
@@ -18,6 +18,10 @@ pub struct AuthoritySpec {
     /// namespace. Another one in its place is a rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretAuthority>,
+    /// The operator makes a root CA and an issuing CA under it, with keys that a token (an HSM, a
+    /// TPM) makes and never gives away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pkcs11: Option<Pkcs11Authority>,
 }
 
 /// A root of our own. It takes no settings; `spec.ca` shapes it.
@@ -31,4 +35,36 @@ pub struct SecretAuthority {
     /// The Secret's name, in the operator's namespace.
     #[schemars(schema_with = "schema::authority_secret")]
     pub name: String,
+}
+
+/// A token that a PKCS#11 module speaks for.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Pkcs11Authority {
+    /// The module: the path of a library in the operator's container, where it has to be mounted.
+    #[schemars(length(min = 2, max = 512))]
+    #[x_kube(validation = Rule::new("self.startsWith('/') && !self.contains('/../')").message("write the module's whole path in the operator's container, such as /usr/lib/softhsm/libsofthsm2.so"))]
+    pub module: String,
+    /// The token's label. It cannot be changed: the keys of the CAs are in that token.
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(
+        validation = Rule::new("self == self.trim()").message("write the token's label without the spaces that fill it up"),
+        validation = Rule::new("self == oldSelf").message("the keys of the CAs are in the token that was named first: to move to another one, make the authority selfSigned, wait until the rotation is over, and then name the other token")
+    )]
+    pub token_label: String,
+    /// Where the PIN of the token's user is.
+    pub pin_secret_ref: PinReference,
+}
+
+/// A file of a Secret in the operator's namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct PinReference {
+    /// The Secret's name.
+    #[schemars(schema_with = "schema::authority_secret")]
+    pub name: String,
+    /// The file in it. Default `pin`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: Option<String>,
 }

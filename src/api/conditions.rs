@@ -81,6 +81,8 @@ pub enum Reason {
     AuthorityUnavailable,
     /// The authority has a CA that cannot be used; the message says why.
     CaRefused,
+    /// The token with the CA's keys is there, and does not do what it is asked.
+    TokenRefused,
     /// The operator's clock and the API server's differ: nothing is signed by either.
     ClockDisagrees,
 
@@ -166,6 +168,7 @@ impl Reason {
             Reason::CaExpired => "CAExpired",
             Reason::AuthorityUnavailable => "AuthorityUnavailable",
             Reason::CaRefused => "CARefused",
+            Reason::TokenRefused => "TokenRefused",
             Reason::ClockDisagrees => "ClockDisagrees",
             Reason::IsDefault => "IsDefault",
             Reason::Publishing => "Publishing",

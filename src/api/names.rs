@@ -16,6 +16,8 @@ pub const STATE_REVOKED: &str = "revoked";
 pub const TRUST_DOMAIN_LABEL: &str = "countersign.dev/trust-domain";
 /// Label on CA Secrets: `root` or `issuing`.
 pub const SLOT_KIND_LABEL: &str = "countersign.dev/slot-kind";
+/// File of a CA Secret whose key is in a token: where it is, a PKCS#11 URI (RFC 7512).
+pub const KEY_URI: &str = "tls.key.uri";
 /// Label on CA Secrets: the kind of authority that the CA came from, as `spec.authority` names it.
 pub const AUTHORITY_LABEL: &str = "countersign.dev/authority";
 

@@ -334,12 +334,12 @@ pub struct SlotStatus {
     pub trusted_until: Option<Time>,
 }
 
-/// How far a new root CA has come.
+/// How far a CA has come that does not sign yet: a root's bundle, or an issuing CA's CRL.
 #[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct RotationStatus {
     /// Places that must hold the new bundle: ConfigMaps, the ClusterTrustBundle, and Secrets of
-    /// identities.
+    /// identities. For an issuing CA alone, the ConfigMaps that must hold its CRL.
     #[schemars(extend("format" = "int32"))]
     pub targets: u32,
     /// Those of them that do.

@@ -27,7 +27,7 @@ use crate::runtime::clock;
 pub struct RotateOptions {
     /// The TrustDomain's name
     pub trust_domain: String,
-    /// Rotate the issuing CA alone: peers trust its root already, so that it signs at once
+    /// Rotate the issuing CA alone: peers trust its root already, and get its CRL before it signs
     #[arg(long, conflicts_with = "emergency")]
     pub issuing: bool,
     /// Distrust a CA now, without overlap, because its key is in wrong hands

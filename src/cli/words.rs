@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::{RotationStatus, SlotKind, SlotPhase, SlotStatus, TrustDomain};
+use crate::decide::slots::awaited;
 
 /// The width that output is made for.
 pub const WIDTH: usize = 100;
@@ -114,8 +115,9 @@ pub fn wrap(text: &str, indent: usize, width: usize) -> String {
 
 /// The next thing that will happen to a trust domain's CAs.
 pub fn next_step(domain: &TrustDomain) -> NextStep {
-    if let Some(root) = newest(domain, SlotKind::Root, SlotPhase::Prepared) {
-        return activation(domain, root);
+    let prepared = |kind| newest(domain, kind, SlotPhase::Prepared);
+    if let Some(next) = prepared(SlotKind::Root).or_else(|| prepared(SlotKind::Issuing)) {
+        return activation(domain, next);
     }
     if let Some(step) = retirement(domain) {
         return step;
@@ -136,8 +138,8 @@ pub fn next_step(domain: &TrustDomain) -> NextStep {
     NextStep { at: Some(at), what }
 }
 
-fn activation(domain: &TrustDomain, root: &SlotStatus) -> NextStep {
-    let name = name_of(root);
+fn activation(domain: &TrustDomain, next: &SlotStatus) -> NextStep {
+    let name = name_of(next);
     let Some(rotation) = rotation(domain) else {
         return NextStep { at: None, what: format!("{name} is published to every target") };
     };
@@ -151,7 +153,8 @@ fn activation(domain: &TrustDomain, root: &SlotStatus) -> NextStep {
         }
         _ => {
             let soak = domain.spec.ca.soak.as_deref().unwrap_or("10m");
-            let what = format!("{name} signs {soak} after every target holds the new bundle");
+            let it = awaited(next.kind);
+            let what = format!("{name} signs {soak} after every target holds {it}");
             NextStep { at: None, what }
         }
     }

@@ -19,7 +19,6 @@ use std::time::Duration;
 use super::{Context, Next, is_conflict, until};
 use crate::api::conditions::Reason;
 use crate::api::{SlotKind, SlotPhase, SlotStatus, TrustDomain};
-use crate::apply;
 use crate::decide::departure::Departure;
 use crate::decide::slots::{self, Blocked, Reach, SlotSituation, bundle_of};
 use crate::identity::Domain;
@@ -170,8 +169,9 @@ async fn serve(
         report.crls(&revocation);
     }
     let reach = spread.as_ref().map(|spread| match awaits_targets(&report.status.slots) {
-        true => reach(context, &domain, bundle, spread),
-        false => Reach::default(),
+        Some(SlotKind::Root) => reach(context, &domain, bundle, spread),
+        Some(SlotKind::Issuing) => spread.reach(revocation.failure.is_some()),
+        None => Reach::default(),
     });
 
     // 3. Decide, and make what is missing: a root, and then an issuing CA under it.
@@ -228,12 +228,12 @@ async fn serve(
         }
     }?;
     report.active(authority.chain());
-    if let Some(unavailable) = stock.while_signing(authority.chain()) {
+    if let Some(unavailable) = stock.while_signing(context, &domain, authority.chain()) {
         report.not_ready(unavailable.reason, unavailable.message);
     }
     install(context, &domain, Ok(authority), stock.is_available(), &bundle_pem);
     for name in &plan.destroy {
-        apply::slots::destroy(&context.client, &context.view.namespace, name).await?;
+        cas::destroy(context, &domain, name).await?;
         tracing::info!(trust_domain = domain.name, secret = name, "a CA and its key are destroyed");
     }
     publish(context, resource, report).await?;
@@ -243,9 +243,10 @@ async fn serve(
     Ok(soon.into_iter().chain(next).chain(stock.ask_again_in).chain(revocation.next).min())
 }
 
-/// True if and only if a root is recorded that waits for every target to hold it.
-fn awaits_targets(slots: &[SlotStatus]) -> bool {
-    slots.iter().any(|slot| slot.kind == SlotKind::Root && slot.phase == SlotPhase::Prepared)
+/// Which kind of CA is recorded that waits for every target to hold it; a root comes first.
+fn awaits_targets(slots: &[SlotStatus]) -> Option<SlotKind> {
+    let prepared = slots.iter().filter(|slot| slot.phase == SlotPhase::Prepared);
+    prepared.map(|slot| slot.kind).min_by_key(|kind| *kind == SlotKind::Issuing)
 }
 
 /// Which CAs sign.

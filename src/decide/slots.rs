@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A root and the issuing CA under it go through this together. An issuing CA alone needs no new
-//! bundle, since its root is trusted already: it is Active at once.
+//! bundle, since its root is trusted already; but peers that check CRLs refuse what it signs until
+//! they have its CRL, which comes by the same way and is waited for likewise.
 //!
 //! A slot that was recorded in the status is never silently replaced: peers hold its certificate.
 //! An authority that has CAs of its own differs in one thing: what comes next is what it offers,
@@ -151,6 +152,14 @@ fn name_prefix(domain: &str, kind: SlotKind) -> String {
         SlotKind::Issuing => "issuing",
     };
     format!("countersign-ca-{domain}-{kind}-")
+}
+
+/// What every target must hold before a CA of this kind takes over, for people.
+pub fn awaited(kind: SlotKind) -> &'static str {
+    match kind {
+        SlotKind::Root => "the new bundle",
+        SlotKind::Issuing => "the new CA's CRL",
+    }
 }
 
 /// The certificates to trust: every root that is recorded, in whatever phase, the oldest first.

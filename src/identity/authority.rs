@@ -1,6 +1,8 @@
 //! Where a trust domain's CAs come from, understood.
 
-use crate::api::{AuthoritySpec, SlotKind};
+use std::path::PathBuf;
+
+use crate::api::{AuthoritySpec, Pkcs11Authority, SlotKind};
 
 /// Where CAs come from, with all that a kind needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,6 +11,21 @@ pub enum AuthoritySource {
     SelfSigned,
     /// Somebody else puts one into a Secret of the operator's namespace.
     Secret { name: String },
+    /// The operator makes them, with keys that are made in this token and stay there.
+    Pkcs11(TokenAddress),
+}
+
+/// Where a token is, and who knows its PIN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenAddress {
+    /// The PKCS#11 module, a library.
+    pub module: PathBuf,
+    /// The token's label.
+    pub label: String,
+    /// The Secret of the operator's namespace that holds the PIN.
+    pub pin_secret: String,
+    /// The file in that Secret.
+    pub pin_key: String,
 }
 
 /// Which kind of authority. A CA keeps the mark of the kind that it came from.
@@ -16,6 +33,7 @@ pub enum AuthoritySource {
 pub enum AuthorityKind {
     SelfSigned,
     Secret,
+    Pkcs11,
 }
 
 /// What is wrong with `spec.authority`.
@@ -23,20 +41,27 @@ pub enum AuthorityKind {
 pub enum AuthorityError {
     #[error("it names {0} authorities: name exactly one, such as selfSigned: {{}}")]
     NotOne(usize),
-    #[error("secret.name is {0:?}, which is no Secret's name of your own: write another")]
+    #[error("the Secret's name is {0:?}, which is no Secret's name of your own: write another")]
     SecretName(String),
+    #[error("pkcs11.module is {0:?}: write the module's whole path in the operator's container")]
+    ModulePath(String),
+    #[error("pkcs11.tokenLabel is {0:?}: write the token's label, of 1 to 32 bytes")]
+    TokenLabel(String),
 }
 
 impl AuthoritySource {
     /// Understands `spec.authority`, or names the first rule that it breaks.
     pub fn parse(spec: &AuthoritySpec) -> Result<Self, AuthorityError> {
-        let AuthoritySpec { self_signed, secret } = spec;
+        let AuthoritySpec { self_signed, secret, pkcs11 } = spec;
         let mut given = Vec::new();
         if self_signed.is_some() {
             given.push(Ok(AuthoritySource::SelfSigned));
         }
         if let Some(secret) = secret {
             given.push(own_secret(&secret.name).map(|name| AuthoritySource::Secret { name }));
+        }
+        if let Some(pkcs11) = pkcs11 {
+            given.push(token(pkcs11).map(AuthoritySource::Pkcs11));
         }
         match given.len() {
             1 => given.remove(0),
@@ -49,6 +74,7 @@ impl AuthoritySource {
         match self {
             AuthoritySource::SelfSigned => AuthorityKind::SelfSigned,
             AuthoritySource::Secret { .. } => AuthorityKind::Secret,
+            AuthoritySource::Pkcs11(_) => AuthorityKind::Pkcs11,
         }
     }
 
@@ -57,26 +83,29 @@ impl AuthoritySource {
         match self {
             AuthoritySource::SelfSigned => false,
             AuthoritySource::Secret { name } => name == secret,
+            AuthoritySource::Pkcs11(token) => token.pin_secret == secret,
         }
     }
 }
 
 impl AuthorityKind {
     /// Every kind.
-    pub const ALL: [AuthorityKind; 2] = [AuthorityKind::SelfSigned, AuthorityKind::Secret];
+    pub const ALL: [AuthorityKind; 3] =
+        [AuthorityKind::SelfSigned, AuthorityKind::Secret, AuthorityKind::Pkcs11];
 
     /// The field of `spec.authority`.
     pub fn as_str(self) -> &'static str {
         match self {
             AuthorityKind::SelfSigned => "selfSigned",
             AuthorityKind::Secret => "secret",
+            AuthorityKind::Pkcs11 => "pkcs11",
         }
     }
 
     /// True if and only if the operator has the key of such a CA of this kind.
     pub fn keeps_key(self, kind: SlotKind) -> bool {
         match self {
-            AuthorityKind::SelfSigned => true,
+            AuthorityKind::SelfSigned | AuthorityKind::Pkcs11 => true,
             AuthorityKind::Secret => kind == SlotKind::Issuing,
         }
     }
@@ -87,6 +116,24 @@ impl AuthorityKind {
         let Some(name) = name else { return Some(AuthorityKind::SelfSigned) };
         AuthorityKind::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
+}
+
+/// The file that holds the PIN where none is named.
+const DEFAULT_PIN_KEY: &str = "pin";
+
+/// A token, whose label PKCS#11 limits to 32 bytes (CK_TOKEN_INFO).
+fn token(given: &Pkcs11Authority) -> Result<TokenAddress, AuthorityError> {
+    let Pkcs11Authority { module, token_label, pin_secret_ref } = given;
+    let (path, label) = (PathBuf::from(module), token_label.clone());
+    if !path.is_absolute() || module.contains("/../") || module.contains('\0') {
+        return Err(AuthorityError::ModulePath(module.clone()));
+    }
+    if label.is_empty() || label.len() > 32 || label.trim() != label {
+        return Err(AuthorityError::TokenLabel(label));
+    }
+    let pin_secret = own_secret(&pin_secret_ref.name)?;
+    let pin_key = pin_secret_ref.key.clone().unwrap_or_else(|| DEFAULT_PIN_KEY.to_owned());
+    Ok(TokenAddress { module: path, label, pin_secret, pin_key })
 }
 
 /// A Secret of the user's: one of the operator's own CAs would be taken up again and again.
@@ -125,6 +172,27 @@ mod tests {
         ] {
             let parsed = parse(json!({"secret": {"name": name}}));
             assert_eq!(parsed.is_ok(), good, "{name}: {parsed:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_named_by_its_modules_path_and_its_label() {
+        let spec = |module: &str, label: &str| {
+            json!({"pkcs11": {
+                "module": module, "tokenLabel": label, "pinSecretRef": {"name": "hsm-pin"},
+            }})
+        };
+        let Ok(AuthoritySource::Pkcs11(token)) = parse(spec("/lib/hsm.so", "Corporate HSM")) else {
+            panic!("it is a token");
+        };
+        assert_eq!((token.pin_secret.as_str(), token.pin_key.as_str()), ("hsm-pin", "pin"));
+        for module in ["hsm.so", "", "/lib/../hsm.so"] {
+            let parsed = parse(spec(module, "a"));
+            assert!(matches!(parsed, Err(AuthorityError::ModulePath(_))), "{module}: {parsed:?}");
+        }
+        for label in ["", " a", "thirty-three bytes are one too many"] {
+            let parsed = parse(spec("/lib/hsm.so", label));
+            assert!(matches!(parsed, Err(AuthorityError::TokenLabel(_))), "{label}: {parsed:?}");
         }
     }
 

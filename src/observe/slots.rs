@@ -3,10 +3,12 @@
 use kube::Client;
 
 use crate::api::SlotKind;
-use crate::api::names::{AUTHORITY_LABEL, SLOT_KIND_LABEL, TLS_CRT, TLS_KEY, TRUST_DOMAIN_LABEL};
+use crate::api::names::{
+    AUTHORITY_LABEL, KEY_URI, SLOT_KIND_LABEL, TLS_CRT, TLS_KEY, TRUST_DOMAIN_LABEL,
+};
 use crate::decide::slots::{FoundCa, SlotOrder, SlotSecret};
 use crate::identity::AuthorityKind;
-use crate::sign::{SignError, Slot};
+use crate::sign::{KeptKey, SignError, Slot};
 use crate::wire::{self, SecretObject, WireError};
 use crate::x509::write_pem;
 
@@ -78,8 +80,12 @@ fn try_read(secret: &SecretObject, kind: SlotKind) -> Result<(AuthorityKind, Slo
     let origin = AuthorityKind::of(label.map(String::as_str))
         .ok_or_else(|| format!("its label {AUTHORITY_LABEL} is of another version"))?;
     let file = |name: &str| secret.data.get(name).map(|bytes| bytes.as_slice());
-    // Where somebody else keeps the key, the file is there and empty.
-    let key = file(TLS_KEY).filter(|key| !key.is_empty());
+    // Where somebody else keeps the key, or a token does, the file is there and empty.
+    let key = match (file(TLS_KEY).filter(|key| !key.is_empty()), file(KEY_URI)) {
+        (Some(pem), _) => KeptKey::Pem(pem),
+        (None, Some(uri)) => KeptKey::Uri(uri),
+        (None, None) => KeptKey::None,
+    };
     let slot =
         Slot::read(file(TLS_CRT).unwrap_or_default(), key).map_err(|error| error.to_string())?;
     if slot.key.is_none() && origin.keeps_key(kind) {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::SignError;
 use super::key::PrivateKey;
+use super::token::TokenKey;
 use crate::api::names::TLS_KEY;
 
 /// A CA's private key. `rcgen`'s traits make it sign, and show its public half.
@@ -13,6 +15,11 @@ pub trait CaKey: rcgen::SigningKey + Send + Sync {
     /// What the CA's Secret keeps of it: a file's name, and its content. The key itself, or what
     /// is needed to find it again.
     fn kept(&self) -> (&'static str, Zeroizing<Vec<u8>>);
+
+    /// The key, where it is in a token: it signs slowly, and tells why where it does not.
+    fn in_token(&self) -> Option<&TokenKey> {
+        None
+    }
 }
 
 /// A CA's key, shared by those who sign with it. It prints nothing.
@@ -28,6 +35,17 @@ impl SharedKey {
     /// What the CA's Secret keeps of it.
     pub fn kept(&self) -> (&'static str, Zeroizing<Vec<u8>>) {
         self.0.kept()
+    }
+
+    /// The key, where it is in a token.
+    pub fn in_token(&self) -> Option<&TokenKey> {
+        self.0.in_token()
+    }
+
+    /// What an error of a signature with this key means.
+    pub fn why(&self, error: &rcgen::Error) -> SignError {
+        let failure = self.in_token().and_then(TokenKey::failure);
+        failure.map_or_else(|| SignError::Sign(error.to_string()), SignError::Token)
     }
 
     /// SHA-256 of the public key (SubjectPublicKeyInfo).

@@ -5,7 +5,8 @@ use rustls_pki_types::CertificateDer;
 
 use super::authority::{Chain, LocalAuthority};
 use super::ca_key::SharedKey;
-use super::key::PrivateKey;
+use super::key::{KeyError, PrivateKey};
+use super::token::{KeyReference, TokenKey};
 use super::{SignError, profile};
 use crate::decide::slots::SlotOrder;
 use crate::identity::Domain;
@@ -21,6 +22,16 @@ pub struct Slot {
     pub ca: Ca,
     /// None where the operator does not have it: a root that somebody else keeps.
     pub key: Option<SharedKey>,
+}
+
+/// What a CA's Secret holds of its key.
+#[derive(Clone, Copy)]
+pub enum KeptKey<'a> {
+    None,
+    /// The key itself, PKCS#8 in PEM.
+    Pem(&'a [u8]),
+    /// Where it is: a PKCS#11 URI.
+    Uri(&'a [u8]),
 }
 
 impl Slot {
@@ -48,17 +59,16 @@ impl Slot {
         let end = order.life.after(now);
         let end = parent.map_or(end, |parent| end.min(parent.ca.not_after));
         let params = profile::ca(order.kind, &domain.domain, now, end)?;
-        let broken = |error: rcgen::Error| SignError::Sign(error.to_string());
         let certificate = match parent {
-            None => params.self_signed(&key),
+            None => params.self_signed(&key).map_err(|error| key.why(&error))?,
             Some(parent) => {
                 let signer = parent.key.clone().ok_or(SignError::NoKey)?;
-                let issuer =
-                    rcgen::Issuer::from_ca_cert_der(&parent.certificate, signer).map_err(broken)?;
-                params.signed_by(&key, &issuer)
+                let issuer = rcgen::Issuer::from_ca_cert_der(&parent.certificate, signer.clone())
+                    .map_err(|error| SignError::Sign(error.to_string()))?;
+                params.signed_by(&key, &issuer).map_err(|error| signer.why(&error))?
             }
         };
-        Slot::new(vec![certificate.map_err(broken)?.into()], Some(key))
+        Slot::new(vec![certificate.into()], Some(key))
     }
 
     /// Puts together a CA that somebody else made: its certificate and those above it, and the key.
@@ -85,9 +95,21 @@ impl Slot {
     }
 
     /// Reads a CA Secret's files, and sees that they belong together.
-    pub fn read(certificate_pem: &[u8], key_pem: Option<&[u8]>) -> Result<Self, SignError> {
-        let key = key_pem.map(PrivateKey::from_pem).transpose()?;
-        Slot::new(x509::read_pem(certificate_pem)?, key.map(SharedKey::new))
+    pub fn read(certificate_pem: &[u8], key: KeptKey<'_>) -> Result<Self, SignError> {
+        let chain = x509::read_pem(certificate_pem)?;
+        let key = match key {
+            KeptKey::None => None,
+            KeptKey::Pem(pem) => Some(SharedKey::new(PrivateKey::from_pem(pem)?)),
+            KeptKey::Uri(uri) => {
+                let bad = |why: String| SignError::Key(KeyError::Read(why));
+                let uri = std::str::from_utf8(uri).map_err(|error| bad(error.to_string()))?;
+                let reference = KeyReference::read(uri).map_err(|error| bad(error.to_string()))?;
+                let certificate = chain.first().ok_or(x509::X509Error::NoCertificate)?;
+                let public = x509::public_key_info(certificate)?;
+                Some(SharedKey::new(TokenKey::of(reference, &public)?))
+            }
+        };
+        Slot::new(chain, key)
     }
 
     /// `tls.crt`: its certificate, and those above it.

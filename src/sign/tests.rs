@@ -249,7 +249,7 @@ fn a_ca_secret_that_is_not_whole_is_refused_with_the_reason() {
     let pem = x509::write_pem([&root.certificate]);
     let (_, key) = root.key.as_ref().unwrap().kept();
     let key = std::str::from_utf8(&key).unwrap();
-    assert!(Slot::read(pem.as_bytes(), Some(key.as_bytes())).is_ok());
+    assert!(Slot::read(pem.as_bytes(), KeptKey::Pem(key.as_bytes())).is_ok());
     let other = PrivateKey::generate_for_ca(CaKeyAlgorithm::EcdsaP256).unwrap().to_pem();
     for (sentence, certificate, key, part) in [
         ("a foreign key", pem.as_str(), other.as_str(), "not the certificate's"),
@@ -257,8 +257,9 @@ fn a_ca_secret_that_is_not_whole_is_refused_with_the_reason() {
         ("no certificate", "", key, "no certificate"),
         ("a truncated certificate", &pem[..pem.len() / 2], key, "PEM"),
     ] {
-        let said =
-            Slot::read(certificate.as_bytes(), Some(key.as_bytes())).unwrap_err().to_string();
+        let said = Slot::read(certificate.as_bytes(), KeptKey::Pem(key.as_bytes()))
+            .unwrap_err()
+            .to_string();
         assert!(said.contains(part), "{sentence}: {said}");
     }
 }

@@ -112,7 +112,7 @@ async fn a_root_is_replaced_and_every_leaf_meets_every_bundle() {
 #[tokio::test]
 async fn an_issuing_ca_is_replaced_under_the_same_root() {
     let ns = World::shared().await.namespace("issuing").await;
-    ns.trust_domain("issuing-rotation", spec(&ns, "issuing-rotation", "1h")).await;
+    ns.trust_domain("issuing-rotation", spec(&ns, "issuing-rotation", SOAK)).await;
     for name in ["planner", "tools"] {
         ns.identity(name, json!({"trustDomain": "issuing-rotation"})).await;
     }
@@ -124,6 +124,8 @@ async fn an_issuing_ca_is_replaced_under_the_same_root() {
     let ask = json!({"spec": {"ca": {"atLeast": {"issuing": 2}}}});
     change(&ns.client, "issuing-rotation", ask).await;
     settled(&chronicle, "root-1 Active, issuing-1 Retiring, issuing-2 Active", 2).await;
+    let soaked = "root-1 Active, issuing-1 Active, issuing-2 Prepared";
+    assert!(chronicle.history().phases().iter().any(|phases| phases == soaked));
     let history = chronicle.history();
     history.judge_slots();
     let tally = history.judge_trust(SignedDuration::from_hours(1));

@@ -7,6 +7,7 @@ use countersign_e2e::chronicle::slot;
 use countersign_e2e::{
     Chronicle, Delivered, Namespace, Operator, Options, World, seconds, wait_for,
 };
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use super::{LAG, ROOT_ROTATION, SOAK, change, condition_of, get, phases, settled, spec};
@@ -53,7 +54,13 @@ async fn time_ends_what_is_retired_and_speaks_of_what_is_not_reached() {
     }
     // From here on a leaf may live an hour; what the old CA signed may not.
     change(&ends.client, "ends", json!({"spec": {"identities": {"maxDuration": "1h"}}})).await;
-    ends.change_identity("planner", json!({"spec": {"certificate": {"duration": "1h"}}})).await;
+    // The API server judges it by a TrustDomain that it reads a moment later.
+    let hour = Patch::Merge(json!({"spec": {"certificate": {"duration": "1h"}}}));
+    wait_for("an hour is admitted", seconds(20), async || {
+        let changed = ends.identities().patch("planner", &PatchParams::default(), &hour).await;
+        changed.map_err(|error| error.to_string())
+    })
+    .await;
     let long = wait_for("a leaf of an hour", seconds(20), async || {
         let secret = ends.secret_of("planner").await;
         let leaf = Delivered::read(&secret).leaf();

@@ -6,6 +6,7 @@ use crate::api::{SlotKind, SlotPhase, SlotStatus, TrustDomain};
 use crate::cli::words::{
     NextStep, condition, is_stalled, moment, name_of, names_of, newest, next_step, rotation, slots,
 };
+use crate::decide::slots::awaited;
 
 /// When a rotation is done, as far as this command goes.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,7 +56,7 @@ pub fn progress(
         Goal::Newer { kind, number } => newer(domain, *kind, *number, waited, &mut lines),
         Goal::Distrusted(key_ids) => distrusted(domain, key_ids, agents, waited, &mut lines),
     };
-    let is_begun = newest(domain, SlotKind::Root, SlotPhase::Prepared).is_some();
+    let is_begun = slots(domain).iter().any(|slot| slot.phase == SlotPhase::Prepared);
     let next = if is_begun || is_done {
         next_step(domain)
     } else {
@@ -93,7 +94,7 @@ fn asked(waited: Duration) -> &'static str {
 }
 
 fn spreading(domain: &TrustDomain, prepared: &SlotStatus) -> String {
-    let name = name_of(prepared);
+    let (name, it) = (name_of(prepared), awaited(prepared.kind));
     let Some(rotation) = rotation(domain) else {
         return line("prepared", &format!("{name} (key id {}) signs nothing yet", prepared.key_id));
     };
@@ -110,7 +111,7 @@ fn spreading(domain: &TrustDomain, prepared: &SlotStatus) -> String {
         return line(
             "stalled",
             &format!(
-                "{reached} of {targets} targets hold the new bundle, without {named}{more}: see to them, or set spec.ca.whenUnreached: Proceed{}",
+                "{reached} of {targets} targets hold {it}, without {named}{more}: see to them, or set spec.ca.whenUnreached: Proceed{}",
                 by.unwrap_or_default()
             ),
         );
@@ -118,17 +119,14 @@ fn spreading(domain: &TrustDomain, prepared: &SlotStatus) -> String {
     match &rotation.activates_at {
         Some(at) if reached == targets => line(
             "soaking",
-            &format!(
-                "all {targets} targets hold the new bundle; {name} signs from {}",
-                moment(at.0)
-            ),
+            &format!("all {targets} targets hold {it}; {name} signs from {}", moment(at.0)),
         ),
         _ if named.is_empty() => {
-            line("publishing", &format!("{reached} of {targets} targets hold the new bundle"))
+            line("publishing", &format!("{reached} of {targets} targets hold {it}"))
         }
         _ => line(
             "publishing",
-            &format!("{reached} of {targets} targets hold the new bundle, without {named}{more}"),
+            &format!("{reached} of {targets} targets hold {it}, without {named}{more}"),
         ),
     }
 }

@@ -187,6 +187,16 @@ fn the_next_step_is_what_the_phase_waits_for() {
             "root 1 and issuing 1 are not trusted any more and their keys are destroyed",
         ),
         (
+            "an issuing CA alone is prepared",
+            prod(vec![
+                root(1, SlotPhase::Active),
+                issuing(1, SlotPhase::Active, 1),
+                issuing(2, SlotPhase::Prepared, 1),
+            ]),
+            None,
+            "issuing 2 is published to every target",
+        ),
+        (
             "an issuing CA alone retires",
             prod(vec![
                 root(1, SlotPhase::Active),

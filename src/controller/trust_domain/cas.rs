@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Failure;
 use super::supply::Stocktaking;
-use crate::api::{SlotKind, SlotPhase, SlotStatus};
+use crate::api::{SlotKind, SlotPhase, SlotStatus, TrustDomain};
 use crate::apply;
 use crate::controller::Context;
 use crate::decide::slots::{ChainNames, SlotOrder, SlotSecret, bundle_of};
-use crate::identity::Domain;
-use crate::observe::slots::read;
-use crate::sign::{Chain, Retirable, SignError, Slot};
-use crate::source::{CaSource, Making};
+use crate::identity::{AuthoritySource, Domain, TokenAddress};
+use crate::observe::slots::{FoundSlot, read};
+use crate::sign::{Chain, Retirable, SharedKey, SignError, Slot};
+use crate::source::pkcs11::Pkcs11Error;
+use crate::source::{self, CaSource, Making, SourceError};
 
 /// What is remembered of each trust domain's CAs.
 #[derive(Default)]
@@ -109,6 +110,84 @@ pub async fn authority(
         former.retire();
     }
     Ok(authority)
+}
+
+/// Destroys a CA that nothing needs any more: its key where that is elsewhere, and then its Secret,
+/// which alone tells of the key.
+pub async fn destroy(context: &Context, domain: &Domain, name: &str) -> Result<(), Failure> {
+    let mut slots = slots(context, domain).await?;
+    let slot = slots.remove(name);
+    if let Some(token) = slot.as_ref().and_then(token_of)
+        && domain.authority != AuthoritySource::Pkcs11(token.clone())
+    {
+        // Keys are not made there any more: what was made, and has no Secret, is looked for with those
+        // that have one. Its name may be another CA's by now, with a key elsewhere.
+        let in_token = slots.into_iter().filter(|(_, slot)| token_of(slot).is_some());
+        let kept = in_token.map(|(name, _)| name).collect();
+        sweep(context, &token, &domain.uid, kept).await.map_err(|error| key_stays(name, &error))?;
+    }
+    destroy_slot(context, name, slot).await
+}
+
+/// Destroys what tokens hold for a TrustDomain that goes: those of its CAs, and the one in which the
+/// next would have been made.
+pub async fn sweep_all(
+    context: &Context,
+    resource: &TrustDomain,
+    found: &[FoundSlot],
+) -> Result<(), Failure> {
+    let uid = resource.metadata.uid.as_deref().unwrap_or_default();
+    let mut swept: Vec<TokenAddress> = Vec::new();
+    for FoundSlot { facts, slot } in found {
+        if let Some(token) = slot.as_ref().and_then(token_of)
+            && !swept.contains(&token)
+        {
+            let done = sweep(context, &token, uid, Vec::new()).await;
+            done.map_err(|error| key_stays(&facts.name, &error))?;
+            swept.push(token);
+        }
+    }
+    if let Ok(AuthoritySource::Pkcs11(token)) = AuthoritySource::parse(&resource.spec.authority)
+        && !swept.contains(&token)
+        && let Err(error) = sweep(context, &token, uid, Vec::new()).await
+    {
+        // No CA tells of it, and it may never have been there: a wrong label is no reason to stay.
+        tracing::info!(token = token.label, %error, "it is not searched for keys without a CA");
+    }
+    Ok(())
+}
+
+async fn sweep(
+    context: &Context,
+    token: &TokenAddress,
+    uid: &str,
+    kept: Vec<String>,
+) -> Result<(), Pkcs11Error> {
+    source::pkcs11::sweep(&context.client, &context.view.namespace, token, uid, kept).await
+}
+
+fn key_stays(name: &str, error: &Pkcs11Error) -> SourceError {
+    SourceError::KeyStays { name: name.to_owned(), why: error.to_string() }
+}
+
+fn token_of(slot: &Slot) -> Option<TokenAddress> {
+    let key = slot.key.as_ref()?.in_token()?;
+    Some(key.reference().token.clone())
+}
+
+/// The same for a CA that was read, if there was one in the Secret of this name.
+pub async fn destroy_slot(
+    context: &Context,
+    name: &str,
+    slot: Option<Slot>,
+) -> Result<(), Failure> {
+    let (client, namespace) = (&context.client, &context.view.namespace);
+    let key = slot.and_then(|slot| slot.key);
+    if let Some(key) = key.as_ref().and_then(SharedKey::in_token) {
+        let destroyed = source::pkcs11::destroy(client, namespace, key.reference()).await;
+        destroyed.map_err(|error| key_stays(name, &error))?;
+    }
+    Ok(apply::slots::destroy(client, namespace, name).await?)
 }
 
 /// The CAs with their keys, by the names of their Secrets.

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, Preconditions};
 use serde_json::json;
 
-use super::Failure;
+use super::{Failure, cas};
 use crate::api::TrustDomain;
 use crate::api::names::{FINALIZER, bundle_config_map_name, cluster_trust_bundle_name};
 use crate::apply;
@@ -67,8 +67,10 @@ pub async fn clear(context: &Context, resource: &TrustDomain) -> Result<(), Fail
     delete_config_maps(context, name).await?;
     let namespace = &context.view.namespace;
     // Asked for and not looked up: one that was made a moment ago is in no mirror.
-    for slot in read(&context.client, namespace, name).await? {
-        apply::slots::destroy(&context.client, namespace, &slot.facts.name).await?;
+    let found = read(&context.client, namespace, name).await?;
+    cas::sweep_all(context, resource, &found).await?;
+    for found in found {
+        cas::destroy_slot(context, &found.facts.name, found.slot).await?;
     }
     let mut free = resource.clone();
     free.metadata.finalizers.iter_mut().for_each(|all| all.retain(|one| one != FINALIZER));

@@ -34,6 +34,22 @@ pub struct Spread {
 }
 
 impl Spread {
+    /// Which namespaces hold what was published, with its CRLs. `is_behind` where a CRL that there
+    /// should be could not be signed.
+    pub fn reach(&self, is_behind: bool) -> Reach {
+        let mut unreached: BTreeSet<String> = self
+            .pending
+            .union(&self.failed)
+            .map(|namespace| format!("namespace {namespace}"))
+            .collect();
+        let going = |namespace| format!("namespace {namespace}, which is terminating");
+        unreached.extend(self.out_of_reach.iter().map(going));
+        if is_behind {
+            unreached.insert("a CRL that could not be signed".to_owned());
+        }
+        Reach { targets: count(self.selected), unreached }
+    }
+
     /// True if and only if some place could not be written to.
     pub fn is_incomplete(&self) -> bool {
         !self.failed.is_empty() || matches!(self.cluster, ClusterSpread::Failed(_))
@@ -85,13 +101,7 @@ pub async fn spread(context: &Context, domain: &Domain, bundle_pem: &str, crl_pe
 pub fn reach(context: &Context, domain: &Domain, bundle: Sha256, spread: &Spread) -> Reach {
     let prefix = format!("{}/", domain.domain.authority_id());
     let digest = bundle.to_string();
-    let mut unreached: BTreeSet<String> = spread
-        .pending
-        .union(&spread.failed)
-        .map(|namespace| format!("namespace {namespace}"))
-        .collect();
-    let going = |namespace| format!("namespace {namespace}, which is terminating");
-    unreached.extend(spread.out_of_reach.iter().map(going));
+    let Reach { mut unreached, .. } = spread.reach(false);
     let mut targets = spread.selected + usize::from(spread.cluster.is_target());
     if spread.cluster.is_target() && spread.cluster != ClusterSpread::Holds {
         unreached.insert(format!("ClusterTrustBundle {}", cluster_trust_bundle_name(&domain.name)));
@@ -107,7 +117,11 @@ pub fn reach(context: &Context, domain: &Domain, bundle: Sha256, spread: &Spread
             unreached.insert(format!("Secret {}/{}", key.namespace, key.name));
         }
     }
-    Reach { targets: u32::try_from(targets).unwrap_or(u32::MAX), unreached }
+    Reach { targets: count(targets), unreached }
+}
+
+fn count(targets: usize) -> u32 {
+    u32::try_from(targets).unwrap_or(u32::MAX)
 }
 
 fn namespaces(context: &Context) -> BTreeMap<String, NamespaceFacts> {

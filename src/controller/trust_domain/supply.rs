@@ -17,6 +17,8 @@ use crate::source::{self, CaSource, Unavailable};
 /// How long what an authority offers is believed without asking it again. A Secret that changed
 /// is heard of at once; that a CA came too near its end is not.
 const BELIEVED: SignedDuration = SignedDuration::from_mins(10);
+/// The same for what is asked for every leaf: that it went away is to be seen soon.
+const BELIEVED_BRIEFLY: SignedDuration = SignedDuration::from_secs(30);
 /// The first pause after an authority gave nothing; each is twice the one before.
 const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(5);
 /// The longest: what was put right is seen within this time, if no watch tells of it.
@@ -115,6 +117,7 @@ fn take(
         Err(_) => before.map_or(0, |before| before.failures).saturating_add(1),
     };
     let wait = match &result {
+        Ok(_) if source.is_asked_for_every_leaf() => Some(BELIEVED_BRIEFLY),
         Ok(Supply::Made) => None,
         Ok(_) => Some(BELIEVED),
         Err(_) => {
@@ -133,8 +136,18 @@ impl Stock {
     }
 
     /// What `Ready` says where the authority gives nothing, and a CA that it gave before signs on.
-    pub fn while_signing(&self, chain: &Chain) -> Option<Unavailable> {
+    pub fn while_signing(
+        &self,
+        context: &Context,
+        domain: &Domain,
+        chain: &Chain,
+    ) -> Option<Unavailable> {
         let Unavailable { reason, message } = self.unavailable.clone()?;
+        if self.source.is_asked_for_every_leaf() {
+            let lasting = lasting(context, domain);
+            let message = format!("{message}. Nothing is signed until then{lasting}");
+            return Some(Unavailable { reason, message });
+        }
         let (key_id, end) = (&chain.facts.key_id, chain.facts.not_after);
         let message = format!(
             "{message}. Until then the CA {key_id}, which was taken up before, signs, at most until {end}"

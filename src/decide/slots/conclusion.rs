@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::plan::{Work, third};
-use super::{Blocked, ChainNames, SlotOrder, SlotPlan, SlotSecret};
+use super::{Blocked, ChainNames, SlotOrder, SlotPlan, SlotSecret, awaited};
 use crate::api::conditions::Reason;
 use crate::api::{RotationStatus, SlotKind, SlotPhase, SlotStatus};
 use crate::decide::schedule::saturating_sub;
@@ -76,15 +76,19 @@ impl Work<'_> {
     }
 
     fn news(&self) -> Option<(Reason, String)> {
-        let rotation = self.rotation.as_ref();
-        if let Some(rotation) = rotation {
+        if let Some(rotation) = &self.rotation {
+            let kind = match self.phase(SlotKind::Root, SlotPhase::Prepared) {
+                Some(_) => SlotKind::Root,
+                None => SlotKind::Issuing,
+            };
+            let it = awaited(kind);
             let RotationStatus { targets, reached, .. } = rotation;
             let by = |time: &Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
                 time.as_ref().map(|time| time.0.to_string()).unwrap_or_default()
             };
             return Some(if self.stalled {
                 let message = format!(
-                    "{} of {targets} targets do not hold the new bundle ({}): agents there would refuse certificates of the new CA; see to them, or set spec.ca.whenUnreached: Proceed; without either the new CA signs from {}, before the old one ends",
+                    "{} of {targets} targets do not hold {it} ({}): agents there would refuse certificates of the new CA; see to them, or set spec.ca.whenUnreached: Proceed; without either the new CA signs from {}, before the old one ends",
                     targets - reached,
                     rotation.unreached.join(", "),
                     by(&rotation.proceeds_at),
@@ -92,14 +96,11 @@ impl Work<'_> {
                 (Reason::Stalled, message)
             } else if rotation.reached_since.is_some() {
                 let at = by(&rotation.activates_at);
-                (
-                    Reason::Soaking,
-                    format!(
-                        "all {targets} targets hold the new bundle; the new CA signs from {at}"
-                    ),
-                )
+                let message =
+                    format!("all {targets} targets hold {it}; the new CA signs from {at}");
+                (Reason::Soaking, message)
             } else {
-                (Reason::Publishing, format!("{reached} of {targets} targets hold the new bundle"))
+                (Reason::Publishing, format!("{reached} of {targets} targets hold {it}"))
             });
         }
         let retiring = |kind| self.phase(kind, SlotPhase::Retiring);

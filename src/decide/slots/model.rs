@@ -88,6 +88,9 @@ struct World {
     rotation: Option<RotationStatus>,
     /// The bundle in the ConfigMaps.
     published: BTreeSet<String>,
+    /// The CAs whose CRLs stand there: every version that a volume can still show, with when it
+    /// appeared.
+    crls: Vec<(Timestamp, BTreeSet<String>)>,
     agents: Vec<Agent>,
     /// What signs in the operator's memory: (root, issuing, end). Gone after a crash.
     authority: Option<(String, String, Timestamp)>,
@@ -118,6 +121,7 @@ impl World {
             recorded: Vec::new(),
             rotation: None,
             published: BTreeSet::new(),
+            crls: Vec::new(),
             agents: (0..AGENTS).map(|_| agent()).collect(),
             authority: None,
             offer: (1, 1),
@@ -148,9 +152,16 @@ impl World {
     fn turn(&mut self, budget: &mut Budget) -> Option<()> {
         let domain = self.domain();
         let bundle = roots(&self.recorded);
-        if !self.recorded.is_empty() && self.published != bundle {
+        let crls: BTreeSet<String> = self.recorded.iter().map(|slot| slot.key_id.clone()).collect();
+        let newest = self.crls.last().map(|(_, crls)| crls);
+        if !self.recorded.is_empty() && (self.published != bundle || newest != Some(&crls)) {
             budget.spend()?;
             self.published = bundle.clone();
+            // No pod starts before it has a certificate.
+            if self.agents.iter().all(|agent| agent.latest().leaf.is_none()) {
+                self.crls.clear();
+            }
+            self.crls.push((self.now, crls));
         }
         let unreached: BTreeSet<String> = self
             .agents
@@ -246,6 +257,9 @@ impl World {
     /// Nobody is later than LAG.
     fn catch_up(&mut self) {
         let now = self.now;
+        while self.crls.get(1).is_some_and(|(since, _)| *since + LAG <= now) {
+            self.crls.remove(0);
+        }
         for agent in &mut self.agents {
             while agent.versions.get(1).is_some_and(|(since, _)| *since + LAG <= now) {
                 agent.versions.remove(0);
@@ -273,6 +287,13 @@ impl World {
                 );
             }
             assert!(self.published.contains(&leaf.0), "after {op:?}: by the ConfigMap");
+            for (_, crls) in &self.crls {
+                assert!(
+                    crls.contains(&leaf.1),
+                    "after {op:?} at {}: {leaf:?} is refused by whoever checks CRLs: {crls:?}",
+                    self.now,
+                );
+            }
         }
         self.checks += checks;
     }

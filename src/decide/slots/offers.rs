@@ -79,9 +79,11 @@ fn what_is_offered_is_taken_up_once_and_nothing_more_is_wanted() {
 }
 
 #[test]
-fn another_issuing_ca_under_the_same_root_signs_at_once() {
+fn another_issuing_ca_under_the_same_root_signs_once_its_crl_is_everywhere() {
     let mut story = settled();
     story.supply = offered(1, 2);
+    assert_eq!(turns(&mut story, 3)[2], "issuing-2 Prepared");
+    story.now += SignedDuration::from_mins(10);
     let phases = ["root-1 Active", "issuing-1 Retiring", "issuing-2 Active"];
     assert_eq!(turns(&mut story, 1), phases);
 }
@@ -140,7 +142,7 @@ fn a_copy_that_is_lost_is_taken_up_again_at_once() {
     let mut story = settled();
     story.found.retain(|secret| secret.kind == SlotKind::Root);
     let phases = ["root-1 Active", "issuing-1 Retiring", "issuing-2 Active"];
-    assert_eq!(turns(&mut story, 1), phases);
+    assert_eq!(turns(&mut story, 2), phases);
     assert!(story.turn().chain.is_ok());
 }
 

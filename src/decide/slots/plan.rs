@@ -57,18 +57,20 @@ impl<'a> Work<'a> {
                         && work.sound(slot).is_ok_and(|found| work.is_still_wanted(slot, found)))
             })
             .collect();
-        // An issuing CA whose root was lost before it signed is lost with it.
-        let roots: Vec<String> = work
-            .slots
-            .iter()
-            .filter(|slot| slot.kind == SlotKind::Root)
-            .map(|slot| slot.key_id.clone())
-            .collect();
-        work.slots.retain(|slot| {
-            slot.phase != SlotPhase::Prepared
-                || slot.signed_by.as_ref().is_none_or(|root| roots.contains(root))
-        });
         work
+    }
+
+    /// An issuing CA whose root was lost before it signed, or is to be replaced itself, is not
+    /// wanted any more.
+    fn drop_overtaken(&mut self) {
+        let next = self.phase(SlotKind::Root, SlotPhase::Prepared);
+        let next = next.or_else(|| self.phase(SlotKind::Root, SlotPhase::Active));
+        let next = next.map(|root| root.key_id.clone());
+        self.slots.retain(|slot| {
+            slot.phase != SlotPhase::Prepared
+                || slot.kind == SlotKind::Root
+                || slot.signed_by == next
+        });
     }
 
     /// The Secret of a recorded slot, if it still holds what was recorded.
@@ -119,6 +121,7 @@ impl<'a> Work<'a> {
     /// Takes up what was made and is not recorded, where it is what comes next.
     fn adopt(&mut self) {
         for kind in [SlotKind::Root, SlotKind::Issuing] {
+            self.drop_overtaken();
             if self.phase(kind, SlotPhase::Prepared).is_some() {
                 continue;
             }
@@ -257,34 +260,41 @@ impl<'a> Work<'a> {
         match root {
             Some(root) if issuing.signed_by.as_ref() != Some(&root.key_id) => {}
             Some(root) => {
-                // Signs only what is recorded and published: what was adopted just now is neither.
-                let is_recorded = self.situation.recorded.iter().any(|slot| slot.name == root.name);
-                if is_recorded && self.may_activate(&root) {
+                if self.may_activate(&root, &issuing) {
                     self.rotation = None;
                     self.retire(|_| true);
                     self.start(&[&root.name, &issuing.name]);
                 }
             }
-            None => {
+            None if self.may_activate(&issuing, &issuing) => {
+                self.rotation = None;
                 self.retire(|slot| slot.kind == SlotKind::Issuing);
                 self.start(&[&issuing.name]);
             }
+            None => {}
         }
     }
 
-    /// Whether a root that is Prepared may sign. Notes on the way how far it has come.
-    fn may_activate(&mut self, root: &SlotStatus) -> bool {
-        let Some(reach) = self.situation.reach else { return false };
-        let Some(active) = self.phase(SlotKind::Root, SlotPhase::Active).cloned() else {
+    /// Whether a root, or an issuing CA under a root that signs already, may take over. Notes on
+    /// the way how far its bundle has come, and the CRL of `issuing`, which is to sign.
+    fn may_activate(&mut self, next: &SlotStatus, issuing: &SlotStatus) -> bool {
+        // Signs only what is recorded and published: what was adopted just now is neither.
+        let is_recorded = self.situation.recorded.iter().any(|slot| slot.name == issuing.name);
+        let Some(reach) = self.situation.reach.filter(|_| is_recorded) else { return false };
+        let Some(active) = self.phase(next.kind, SlotPhase::Active).cloned() else {
             // The first of all: there is nobody yet who could be left behind.
             return true;
         };
-        if self.is_distrusted(&active) {
+        // While an issuing CA is lost nothing is signed, which hurts more than a CRL that is late.
+        let is_lost = next.kind == SlotKind::Issuing && self.sound(&active).is_err();
+        if is_lost || self.is_distrusted(&active) {
             return true;
         }
         let (now, soak) = (self.now, self.situation.domain.ca.soak.as_duration());
         let proceeds_at = self.last_moment(&active);
         let before = self.situation.rotation.and_then(|rotation| rotation.reached_since.clone());
+        // The root may have soaked while its issuing CA was lost, and another took its place.
+        let before = before.filter(|time| time.0 >= issuing.since.0);
         let complete = reach.unreached.is_empty();
         // A status keeps whole seconds; rounded down, the soak would begin before it did.
         let begun = match self.situation.now > now {
@@ -292,7 +302,7 @@ impl<'a> Work<'a> {
             false => now,
         };
         let reached_since = before.map(|time| time.0).or(complete.then_some(begun));
-        let waited_enough = now >= saturating_add(root.since.0, REACH_DEADLINE);
+        let waited_enough = now >= saturating_add(next.since.0, REACH_DEADLINE);
         let proceed = self.situation.domain.ca.proceed_unreached && waited_enough;
         let soaked = reached_since.is_some_and(|since| now >= saturating_add(since, soak));
         self.stalled = !complete && waited_enough && !proceed;

@@ -227,13 +227,57 @@ fn a_root_is_replaced_only_after_every_target_and_the_soak() {
 }
 
 #[test]
-fn an_issuing_ca_alone_is_replaced_at_once_under_the_same_root() {
+fn an_issuing_ca_alone_is_replaced_under_the_same_root_once_its_crl_is_everywhere() {
     let mut story = Story::settled(json!({"atLeast": {"issuing": 2}}));
+    story.reach.unreached.insert("namespace x".to_owned());
     story.turn();
+    let prepared = ["root-1 Active", "issuing-1 Active", "issuing-2 Prepared"];
+    assert_eq!(story.phases(), prepared);
+    let (reason, message) = story.turn().news.unwrap();
+    assert_eq!((reason, &*message), (Reason::Publishing, "2 of 3 targets hold the new CA's CRL"));
+    story.reach.unreached.clear();
+    assert_eq!(story.turn().news.unwrap().0, Reason::Soaking);
+    assert_eq!(story.phases(), prepared, "volumes are still given time");
+    story.now += SignedDuration::from_mins(10);
+    let plan = story.turn();
+    assert_eq!(plan.news.unwrap().0, Reason::Retiring);
     assert_eq!(story.phases(), ["root-1 Active", "issuing-1 Retiring", "issuing-2 Active"]);
     assert_eq!(bundle_of(&story.recorded), "aa01\n");
     story.now += hours(2);
     assert_eq!(story.turn().destroy, ["countersign-ca-prod-issuing-1"]);
+}
+
+#[test]
+fn an_issuing_ca_that_is_lost_or_distrusted_is_not_waited_for() {
+    let asked = json!({"atLeast": {"issuing": 2}});
+    let mut story = Story::settled(asked.clone());
+    story.found.retain(|secret| secret.kind == SlotKind::Root);
+    story.turn();
+    let plan = story.turn();
+    assert!(plan.chain.is_ok(), "{plan:?}");
+    assert_eq!(story.phases(), ["root-1 Active", "issuing-1 Retiring", "issuing-2 Active"]);
+
+    let mut story = Story::settled(asked);
+    story.turn();
+    story.domain = domain(json!({"distrust": ["bb01"]}));
+    story.turn();
+    story.turn();
+    let phases = ["root-2 Active", "issuing-3 Active"];
+    assert_eq!(story.phases(), phases, "what was Prepared beside it goes with its root");
+}
+
+#[test]
+fn a_root_that_is_asked_for_overtakes_an_issuing_ca_that_waits() {
+    let mut story = Story::settled(json!({"atLeast": {"issuing": 2}}));
+    story.turn();
+    story.domain = domain(json!({"atLeast": {"root": 2, "issuing": 2}}));
+    story.turn();
+    story.turn();
+    let prepared = ["root-1 Active", "root-2 Prepared", "issuing-1 Active", "issuing-3 Prepared"];
+    assert_eq!(story.phases(), prepared);
+    story.now += SignedDuration::from_mins(10);
+    let plan = story.turn();
+    assert_eq!(plan.destroy, ["countersign-ca-prod-issuing-2"]);
 }
 
 #[test]
@@ -243,6 +287,10 @@ fn cas_are_replaced_when_a_third_of_their_life_is_left() {
     story.turn();
     assert_eq!(story.phases(), ["root-1 Active", "issuing-1 Active"]);
     story.now += SignedDuration::from_secs(1);
+    story.turn();
+    assert_eq!(story.phases(), ["root-1 Active", "issuing-1 Active", "issuing-2 Prepared"]);
+    story.turn();
+    story.now += SignedDuration::from_mins(10);
     story.turn();
     assert_eq!(story.phases(), ["root-1 Active", "issuing-1 Retiring", "issuing-2 Active"]);
     story.now = now() + hours(480);
@@ -348,9 +396,12 @@ fn leaves_that_were_allowed_to_live_longer_are_waited_for() {
     story.recorded.iter_mut().for_each(|slot| slot.longest_life = Some(24 * 3600));
     story.domain = domain(json!({"atLeast": {"issuing": 2}}));
     story.turn();
+    story.turn();
+    story.now += SignedDuration::from_mins(10);
+    story.turn();
     let retiring = story.recorded.iter().find(|slot| slot.phase == SlotPhase::Retiring).unwrap();
     let until = retiring.trusted_until.as_ref().unwrap().0;
-    assert_eq!(until, now() + hours(24) + SignedDuration::from_mins(2));
+    assert_eq!(until, story.now + hours(24) + SignedDuration::from_mins(2));
 }
 
 #[test]
