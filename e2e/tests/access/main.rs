@@ -3,6 +3,8 @@
 
 mod envoy;
 mod published;
+mod quarantine;
+mod revoked;
 
 use countersign::api::{AgentAccessPolicy, EnforcerState};
 use countersign_e2e::{Namespace, User, World, gone, holds_for, seconds, wait_for};

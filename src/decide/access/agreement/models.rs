@@ -148,25 +148,27 @@ fn istio(spec: &Value, call: &Call<'_>) -> Option<bool> {
     selects(&spec["selector"], call.target.1, "").then(|| {
         let is_allow = spec["action"] == "ALLOW";
         assert!(is_allow || spec["action"] == "DENY");
-        is_allow && list(&spec["rules"]).iter().any(|rule| {
-            let principal = call.source.id.as_deref().and_then(|id| id.strip_prefix("spiffe://"));
-            let from = list(&rule["from"]).iter().any(|from| {
-                let principals = list(&from["source"]["principals"]);
-                principal.is_some_and(|id| principals.iter().any(|p| istio_matches(p, id)))
-            });
-            let to = rule["to"].is_null()
-                || list(&rule["to"]).iter().any(|to| {
-                    let has = |key: &str, text: &str| {
-                        let values = &to["operation"][key];
-                        values.is_null()
-                            || list(values).iter().any(|value| istio_matches(value, text))
-                    };
-                    has("ports", &call.port.to_string())
-                        && has("methods", call.method)
-                        && has("paths", call.path)
+        is_allow
+            && list(&spec["rules"]).iter().any(|rule| {
+                let principal =
+                    call.source.id.as_deref().and_then(|id| id.strip_prefix("spiffe://"));
+                let from = list(&rule["from"]).iter().any(|from| {
+                    let principals = list(&from["source"]["principals"]);
+                    principal.is_some_and(|id| principals.iter().any(|p| istio_matches(p, id)))
                 });
-            from && to
-        })
+                let to = rule["to"].is_null()
+                    || list(&rule["to"]).iter().any(|to| {
+                        let has = |key: &str, text: &str| {
+                            let values = &to["operation"][key];
+                            values.is_null()
+                                || list(values).iter().any(|value| istio_matches(value, text))
+                        };
+                        has("ports", &call.port.to_string())
+                            && has("methods", call.method)
+                            && has("paths", call.path)
+                    });
+                from && to
+            })
     })
 }
 

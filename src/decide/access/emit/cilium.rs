@@ -53,8 +53,7 @@ pub fn emit(rules: &[&Rule]) -> Output {
         output.verdicts.insert(rule.policy.key.clone(), verdict(&sight, narrower, "written"));
     }
     let selector = json!({"matchLabels": revoked_labels(PREFIX)});
-    let denied =
-        json!({"endpointSelector": selector, "ingressDeny": [{"fromEntities": ["all"]}]});
+    let denied = json!({"endpointSelector": selector, "ingressDeny": [{"fromEntities": ["all"]}]});
     output.objects.extend(object_of_revoked(rules, KIND, denied));
     output
 }

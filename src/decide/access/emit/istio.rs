@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    Kind, Output, Sight, Verdict, object_of, object_of_revoked, revoked_labels, sight, target_labels,
-    verdict,
+    Kind, Output, Sight, Verdict, object_of, object_of_revoked, revoked_labels, sight,
+    target_labels, verdict,
 };
 use crate::api::EnforcerState;
 use crate::decide::access::Rule;
