@@ -93,6 +93,10 @@ pub const SECRET_KEYS: [&str; 9] = [
     ENVOY_TRUST_CRL,
 ];
 
+/// What is made of a namespace's AgentAccessPolicies to close the pods of revoked identities. No policy has this name, since what is
+/// made of one is called after it.
+pub const ACCESS_REVOKED_NAME: &str = "countersign-revoked";
+
 /// In the ConfigMap for an Envoy beside a target: who may call, as `envoy.filters.http.rbac`.
 pub const ENVOY_ACCESS: &str = "envoy-access.json";
 /// The same: what is read of MCP, as `envoy.filters.http.mcp`.
