@@ -41,7 +41,11 @@ async fn the_api_server_is_gone_for_a_minute() {
         let since = rotation.as_ref().and_then(|rotation| rotation.reached_since.as_ref());
         // A status keeps whole seconds, and so does what the API server says of the time.
         let back = back - SignedDuration::from_secs(10);
-        if since.is_some_and(|since| since.0 > back) { Ok(()) } else { Err(found.status) }
+        if since.is_some_and(|since| since.0 > back) {
+            Ok(())
+        } else {
+            Err(format!("{:?}", found.status))
+        }
     })
     .await;
     assert!(began.elapsed() < seconds(30), "recovered after {:?}", began.elapsed());
@@ -68,7 +72,11 @@ async fn soaks(ns: &Namespace, trust_domains: &Api<TrustDomain>) {
             let found: Vec<String> = roots.map(|slot| format!("{:?}", slot.phase)).collect();
             let is_reached =
                 status.rotation.is_some_and(|rotation| rotation.reached_since.is_some());
-            if found == phases && (root == 1 || is_reached) { Ok(()) } else { Err(found) }
+            if found == phases && (root == 1 || is_reached) {
+                Ok(())
+            } else {
+                Err(format!("{found:?}"))
+            }
         })
         .await;
     }
