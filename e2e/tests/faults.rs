@@ -9,7 +9,7 @@ use countersign_e2e::world::DOMAIN;
 use countersign_e2e::{
     Delivered, Namespace, Operator, Options, User, World, holds_for, seconds, wait_for,
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{ResourceQuota, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
@@ -33,7 +33,7 @@ async fn the_api_server_is_gone_for_a_minute() {
     })
     .await;
     world.server.restart_api_server().await;
-    let (began, back) = (Instant::now(), Timestamp::now());
+    let (began, back) = (Instant::now(), countersign::runtime::clock::now());
     issue(&ns, "after", 5).await;
     wait_for("kubelets had no answer either: the soak begins anew", seconds(20), async || {
         let found = trust_domains.get("soaks").await.map_err(|error| error.to_string())?;
