@@ -259,19 +259,17 @@ impl<'a> Work<'a> {
         let Some(issuing) = issuing else { return };
         match root {
             Some(root) if issuing.signed_by.as_ref() != Some(&root.key_id) => {}
-            Some(root) => {
-                if self.may_activate(&root, &issuing) {
-                    self.rotation = None;
-                    self.retire(|_| true);
-                    self.start(&[&root.name, &issuing.name]);
-                }
+            Some(root) if self.may_activate(&root, &issuing) => {
+                self.rotation = None;
+                self.retire(|_| true);
+                self.start(&[&root.name, &issuing.name]);
             }
             None if self.may_activate(&issuing, &issuing) => {
                 self.rotation = None;
                 self.retire(|slot| slot.kind == SlotKind::Issuing);
                 self.start(&[&issuing.name]);
             }
-            None => {}
+            _ => {}
         }
     }
 
