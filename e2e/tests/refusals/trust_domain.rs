@@ -19,7 +19,7 @@ pub const REFUSED: &[Row] = &[
     (
         "an empty authority",
         "{domain: prod.example.com, authority: {}}",
-        "name exactly one authority: write selfSigned: {}, or secret: {name: ...}",
+        "name exactly one authority: write selfSigned: {}, secret: {name: ...} or pkcs11: ",
     ),
     (
         "two authorities",
