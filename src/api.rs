@@ -11,6 +11,7 @@ pub mod conditions;
 pub mod names;
 pub mod schema;
 pub mod trust_domain;
+pub mod vault;
 
 pub use access_policy::{
     AccessFrom, AccessTarget, AgentAccessPolicy, AgentAccessPolicySpec, AgentAccessPolicyStatus,
@@ -28,6 +29,9 @@ pub use trust_domain::{
     BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, CrlStatus, GrantSpec, IdentitiesSpec,
     IdentitiesStatus, RevocationSpec, RotationStatus, SlotKind, SlotNumbers, SlotPhase, SlotStatus,
     TrustDomain, TrustDomainDeletion, TrustDomainSpec, TrustDomainStatus, WhenUnreached,
+};
+pub use vault::{
+    FileReference, VaultAppRoleAuth, VaultAuth, VaultAuthority, VaultKubernetesAuth, VaultMode,
 };
 
 /// The API group of every resource.

@@ -11,12 +11,14 @@ pub mod import;
 pub mod issuer_name;
 pub mod key;
 pub mod profile;
+pub mod request;
 pub mod slot;
 pub mod token;
 
 use jiff::Timestamp;
 
 use crate::api::conditions::IssueReason;
+use crate::decide::schedule::ELSEWHERE_LEEWAY;
 use crate::decide::{IssueOrder, LeafProfile};
 use crate::identity::Identity;
 use crate::x509::{self, Leaf, Sha256, X509Error};
@@ -24,7 +26,7 @@ use crate::x509::{self, Leaf, Sha256, X509Error};
 pub use authority::{Authority, Chain, LocalAuthority, Retirable};
 pub use ca_key::{CaKey, SharedKey};
 pub use formats::Files;
-pub use import::{Imported, Refusal};
+pub use import::{ForeignIssuer, Imported, Refusal};
 pub use key::{KeyError, PrivateKey};
 pub use slot::{KeptKey, Slot};
 pub use token::TokenError;
@@ -62,6 +64,11 @@ pub enum SignError {
     OtherAuthority,
     #[error("what was signed does not hold and was thrown away: {0}")]
     Unsound(String),
+    /// Of an authority that is another program.
+    #[error("{0}")]
+    Elsewhere(String),
+    #[error("the authority has as much to do as it can take")]
+    Busy,
     #[error(transparent)]
     X509(#[from] X509Error),
 }
@@ -82,7 +89,7 @@ pub async fn sign(
     let leaf = x509::read_leaf(&certificate)?;
     let presented = chain.presented_with(certificate);
     x509::verify_chain(&presented, &chain.roots, now)?;
-    judge(&leaf, &order.profile, &key)?;
+    judge(&leaf, &order.profile, &key, chain.facts.signs_elsewhere)?;
     let files = formats::render(&presented, &key, &chain.bundle_pem, &identity.formats)?;
     Ok(Prepared {
         reason: order.reason,
@@ -94,17 +101,26 @@ pub async fn sign(
 }
 
 /// Sees that a leaf says what was ordered, and nothing else.
-fn judge(leaf: &Leaf, profile: &LeafProfile, key: &PrivateKey) -> Result<(), SignError> {
+fn judge(
+    leaf: &Leaf,
+    profile: &LeafProfile,
+    key: &PrivateKey,
+    is_from_elsewhere: bool,
+) -> Result<(), SignError> {
+    let begins_as_ordered = match is_from_elsewhere {
+        true => leaf.not_before.duration_since(profile.not_before).abs() <= ELSEWHERE_LEEWAY,
+        false => leaf.not_before == profile.not_before,
+    };
     let unsound = |what: &str| Err(SignError::Unsound(what.to_owned()));
     if let Some(defect) = leaf.defect {
         unsound(defect)
     } else if leaf.public_key != key.public_key() {
         unsound("it is for another key")
-    } else if leaf.serial != profile.serial.to_string() {
+    } else if !is_from_elsewhere && leaf.serial != profile.serial.to_string() {
         unsound("its serial number is another")
     } else if leaf.uris != [profile.spiffe_id.as_str()] || leaf.dns_names != profile.dns_names {
         unsound("it names somebody else")
-    } else if (leaf.not_before, leaf.not_after) != (profile.not_before, profile.not_after) {
+    } else if !begins_as_ordered || leaf.not_after != profile.not_after {
         unsound("its life is another")
     } else {
         Ok(())

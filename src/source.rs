@@ -8,14 +8,17 @@
 pub mod pkcs11;
 pub mod secret;
 pub mod self_signed;
+pub mod vault;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use kube::Client;
 
 use crate::api::conditions::Reason;
+use crate::decide::crl::CrlOrder;
 use crate::decide::slots::{SlotOrder, Supply};
 use crate::identity::{AuthoritySource, Domain};
 use crate::sign::token::TokenAuthority;
@@ -46,10 +49,35 @@ pub trait CaSource: Send + Sync {
         signing_with(chain, issuing)
     }
 
+    /// True if and only if it is another program, which may let one wait: it is asked in the background.
+    fn is_far_away(&self) -> bool {
+        false
+    }
+
     /// True if and only if every signature is asked of it. So it is looked at now and then though it
     /// gives what it is to give, and nothing is signed while it does not.
     fn is_asked_for_every_leaf(&self) -> bool {
         false
+    }
+
+    /// True if and only if something happened, since this was asked last, for which it is to be asked
+    /// what it has to give though it is not time yet.
+    fn has_news(&self) -> bool {
+        false
+    }
+
+    /// The CRL of an issuing CA whose key it keeps, in DER, once everything that is ordered stands on
+    /// it; None where it has none to give.
+    ///
+    /// # Errors
+    /// When it could not be asked, or has not revoked what it was to.
+    async fn crl(&self, _: &Slot, _: &CrlOrder) -> Result<Option<Vec<u8>>, Unavailable> {
+        Ok(None)
+    }
+
+    /// For how long it has asked to be left alone, where it has.
+    fn asks_for_time(&self) -> Option<Duration> {
+        None
     }
 }
 
@@ -86,6 +114,8 @@ pub enum SourceError {
     Sign(#[from] SignError),
     #[error("the authority gave no CA: {0}")]
     Unavailable(String),
+    #[error("the authority gave no CA: {}", .0.message)]
+    Withheld(Unavailable),
     #[error(
         "the key of {name} could not be destroyed ({why}): it is tried again; to leave the key where it is, delete that Secret"
     )]
@@ -98,6 +128,10 @@ pub enum SourceError {
 pub fn of(authority: &AuthoritySource, client: &Client, namespace: &str) -> Arc<dyn CaSource> {
     match authority {
         AuthoritySource::SelfSigned => Arc::new(self_signed::SelfSigned),
+        AuthoritySource::Vault(address) => {
+            let address = (**address).clone();
+            Arc::new(vault::VaultSource::new(client.clone(), namespace.to_owned(), address))
+        }
         AuthoritySource::Pkcs11(address) => Arc::new(pkcs11::Pkcs11Source::new(
             client.clone(),
             namespace.to_owned(),

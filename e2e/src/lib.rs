@@ -36,6 +36,7 @@ pub mod secrets;
 pub mod server;
 pub mod tokens;
 pub mod users;
+pub mod vault;
 pub mod wait;
 pub mod web;
 pub mod workspace;

@@ -19,16 +19,18 @@ pub struct Lives<'a> {
     pub chronicle: &'a Chronicle,
     /// How many there were.
     pub count: usize,
+    /// The first ends after one write, the next after two, up to this many, and then again after one.
+    pub writes: usize,
 }
 
 impl<'a> Lives<'a> {
     /// None yet.
     pub fn of(server: &'a ApiServer, chronicle: &'a Chronicle) -> Self {
-        Self { server, chronicle, count: 0 }
+        Self { server, chronicle, count: 0, writes: 1 }
     }
 
     /// Starts one operator after the other and kills each as soon as it has written, until `done`.
-    /// Says what each wrote first.
+    /// Says what each wrote last.
     pub async fn until(
         &mut self,
         clock_ahead: i64,
@@ -45,17 +47,21 @@ impl<'a> Lives<'a> {
         writes
     }
 
-    /// One life: until its first write, or until there is nothing more to write, or until it ends
+    /// One life: until its last write, or until there is nothing more to write, or until it ends
     /// by itself, as it does where the API server is away for longer than its Lease lasts.
     async fn live(&self, options: Options, done: impl Fn(&History) -> bool) -> Option<String> {
         let mut tail = self.server.next_requests_by(User::Operator);
         let mut operator = Operator::spawn(self.server, options);
         let mut looks: u32 = 0;
         let limit = Instant::now() + seconds(60);
+        let mut left = (self.count - 1) % self.writes;
         let write = loop {
             looks += 1;
             match tail.next_request() {
-                Some(request) if request.is_deed() && request.code < 300 => break Some(request),
+                Some(request) if request.is_deed() && request.code < 300 && left == 0 => {
+                    break Some(request);
+                }
+                Some(request) if request.is_deed() && request.code < 300 => left -= 1,
                 Some(_) => continue,
                 None if looks.is_multiple_of(100) && done(&self.chronicle.history()) => break None,
                 None if looks.is_multiple_of(100) && operator.has_ended() => break None,

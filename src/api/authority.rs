@@ -3,12 +3,12 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::schema;
+use super::{VaultAuthority, schema};
 
 /// Where the CA certificate comes from: exactly one.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.selfSigned), has(self.secret), has(self.pkcs11)].exists_one(given, given)").message("name exactly one authority: write selfSigned: {}, secret: {name: ...} or pkcs11: {module: ..., tokenLabel: ..., pinSecretRef: {name: ...}}"))]
+#[x_kube(validation = Rule::new("[has(self.selfSigned), has(self.secret), has(self.pkcs11), has(self.vault)].exists_one(given, given)").message("name exactly one authority: write selfSigned: {}, secret: {name: ...}, pkcs11: {module: ..., tokenLabel: ..., pinSecretRef: {name: ...}} or vault: {server: ..., auth: ...}"))]
 pub struct AuthoritySpec {
     /// The operator makes a root CA and an issuing CA under it, each in a Secret of its own
     /// namespace.
@@ -18,6 +18,9 @@ pub struct AuthoritySpec {
     /// namespace. Another one in its place is a rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretAuthority>,
+    /// The PKI engine of HashiCorp Vault or of OpenBao.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vault: Option<VaultAuthority>,
     /// The operator makes a root CA and an issuing CA under it, with keys that a token (an HSM, a
     /// TPM) makes and never gives away.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -81,6 +81,16 @@ pub enum Reason {
     AuthorityUnavailable,
     /// The authority has a CA that cannot be used; the message says why.
     CaRefused,
+    /// Whoever answers in the authority's place does not prove to be it.
+    AuthorityUntrusted,
+    /// The authority is there and locked.
+    AuthoritySealed,
+    /// The authority did not let the operator log in.
+    AuthorityLoginRefused,
+    /// The authority refuses what it is asked for: a right, a role or an issuer is missing.
+    AuthorityDenied,
+    /// The authority asks for fewer requests.
+    AuthorityRateLimited,
     /// The token with the CA's keys is there, and does not do what it is asked.
     TokenRefused,
     /// The operator's clock and the API server's differ: nothing is signed by either.
@@ -168,6 +178,11 @@ impl Reason {
             Reason::CaExpired => "CAExpired",
             Reason::AuthorityUnavailable => "AuthorityUnavailable",
             Reason::CaRefused => "CARefused",
+            Reason::AuthorityUntrusted => "AuthorityUntrusted",
+            Reason::AuthoritySealed => "AuthoritySealed",
+            Reason::AuthorityLoginRefused => "AuthorityLoginRefused",
+            Reason::AuthorityDenied => "AuthorityDenied",
+            Reason::AuthorityRateLimited => "AuthorityRateLimited",
             Reason::TokenRefused => "TokenRefused",
             Reason::ClockDisagrees => "ClockDisagrees",
             Reason::IsDefault => "IsDefault",

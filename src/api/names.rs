@@ -52,6 +52,13 @@ pub const AGENT_SIGNER: &str = "countersign.dev/agent";
 /// Finalizer on TrustDomains: identities belong to it, or its CAs' keys are not destroyed yet.
 pub const FINALIZER: &str = "countersign.dev/authorities";
 
+/// Annotation on AgentIdentities: who last changed what is revoked, while anything is. An admission
+/// policy writes it, and nobody else may.
+pub const REVOKED_BY_ANNOTATION: &str = "countersign.dev/revoked-by";
+
+/// Finalizer on AgentIdentities: what was issued to one that is deleted is revoked before it goes.
+pub const REVOCATION_FINALIZER: &str = "countersign.dev/revocation";
+
 /// Everything of ours starts with this; a user's template may not.
 pub const PREFIX: &str = "countersign.dev/";
 

@@ -86,6 +86,32 @@ pub fn authority_secret(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// The path at which something is mounted in Vault.
+pub fn vault_mount(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 128,
+        "x-kubernetes-validations": [{
+            "rule": "self.matches('^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$')",
+            "message": "write the path of a mount without a slash at either end, such as pki or teams/pki",
+        }],
+    })
+}
+
+/// The name of something in Vault: a role, an issuer.
+pub fn vault_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 128,
+        "x-kubernetes-validations": [{
+            "rule": "self.matches('^[A-Za-z0-9_-][A-Za-z0-9._-]*$')",
+            "message": "write a name as Vault has it: letters, digits, '-', '_' and '.'",
+        }],
+    })
+}
+
 /// Labels or annotations a user adds to the Secret; ours are not among them.
 pub fn template_map(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
@@ -115,6 +141,19 @@ pub fn template_labels(generator: &mut SchemaGenerator) -> Schema {
                 "message": "a label's value is at most 63 letters, digits, '-', '_' and '.', and starts and ends with a letter or digit",
             }],
         }),
+    );
+    schema
+}
+
+/// A selector of pods whose labels others write.
+pub fn pod_selector(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = label_selector(generator);
+    schema.insert(
+        "x-kubernetes-validations".into(),
+        serde_json::json!([{
+            "rule": "(!has(self.matchLabels) || self.matchLabels.all(key, !key.startsWith('countersign.dev/') && !key.contains('.countersign.dev/'))) && (!has(self.matchExpressions) || self.matchExpressions.all(e, !e.key.startsWith('countersign.dev/') && !e.key.contains('.countersign.dev/')))",
+            "message": "labels under countersign.dev/ follow from identities; select by labels of your own",
+        }]),
     );
     schema
 }

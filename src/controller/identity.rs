@@ -1,5 +1,6 @@
 //! AgentIdentity: from its spec to a certificate in a Secret.
 
+mod deletion;
 mod revocation;
 
 use std::sync::Arc;
@@ -40,7 +41,7 @@ async fn reconcile(context: &Context, key: &IdentityKey) -> Result<Next, WireErr
     let now = context.now();
     let Some(facts) = context.view.identities.get(&key.clone().into()) else { return Ok(None) };
     if facts.is_being_deleted {
-        return Ok(None);
+        return deletion::run(context, key, &facts, now).await;
     }
 
     // 1. Understand the spec: the watch has, or says why it cannot.
@@ -65,7 +66,7 @@ async fn reconcile(context: &Context, key: &IdentityKey) -> Result<Next, WireErr
     }
 
     // 2. Observe.
-    let observed =
+    let mut observed =
         observe(&context.client, &context.view, &context.memory, identity, current).await?;
 
     if let Some(revoked) = &identity.revoked {
@@ -85,8 +86,16 @@ async fn reconcile(context: &Context, key: &IdentityKey) -> Result<Next, WireErr
         now,
     });
 
+    // Whoever has a certificate stays until it is revoked; so this is before the first is signed. The
+    // watch tells of the write, and the next turn goes on. An admission policy spares it.
+    let has_certificate = observed.previous().is_some_and(|status| status.revision > Some(0));
+    if !facts.is_held() && (has_certificate || matches!(plan.step, Step::Issue(_))) {
+        apply::finalizer::put_on(&context.client, key, &facts).await?;
+        return Ok(None);
+    }
+
     // 4. and 5. Sign and apply.
-    let performed = perform(context, identity, &observed, &plan, now).await?;
+    let performed = perform(context, identity, &facts, &mut observed, &plan, now).await?;
     let outcome = match performed {
         Performed::Wait(wait) => return Ok(Some(wait)),
         Performed::KeyPending => return Ok(None),
@@ -134,7 +143,8 @@ impl Performed {
 async fn perform(
     context: &Context,
     identity: &Identity,
-    observed: &Observed,
+    facts: &AgentFacts,
+    observed: &mut Observed,
     plan: &Plan,
     now: Timestamp,
 ) -> Result<Performed, WireError> {
@@ -149,7 +159,7 @@ async fn perform(
             {
                 return Ok(Performed::Wait(wait));
             }
-            issue(context, identity, observed, plan, order).await
+            issue(context, identity, facts, observed, plan, order).await
         }
         Step::Adjust { rewrite_bundle } => {
             if *rewrite_bundle
@@ -176,17 +186,21 @@ async fn perform(
 async fn issue(
     context: &Context,
     identity: &Identity,
-    observed: &Observed,
+    facts: &AgentFacts,
+    observed: &mut Observed,
     plan: &Plan,
     order: &IssueOrder,
 ) -> Result<Performed, WireError> {
-    let Some(authority) = &observed.authority else {
+    let Some(authority) = observed.authority.clone() else {
         return Ok(Performed::done(Outcome::Quiet(plan.ready.clone())));
     };
+    if authority.is_busy() {
+        return Ok(Performed::Wait(BUSY_AUTHORITY_CHECK));
+    }
     let start = Instant::now();
     let prepared = match context.forge.key(&identity.key, identity.algorithm) {
         Ok(None) => return Ok(Performed::KeyPending),
-        Ok(Some(key)) => sign(&**authority, identity, order, key, context.now()).await,
+        Ok(Some(key)) => sign(&*authority, identity, order, key, context.now()).await,
         Err(error) => Err(SignError::from(error)),
     };
     context.metrics.sign_seconds.observe(start.elapsed().as_secs_f64());
@@ -197,8 +211,10 @@ async fn issue(
             count(context, order, "conflict");
             return Err(WireError::Conflict(SignError::OtherAuthority.to_string()));
         }
+        Err(SignError::Busy) => return Ok(Performed::Wait(BUSY_AUTHORITY_CHECK)),
         Err(error) => {
             count(context, order, "sign_failed");
+            tell_trust_domain(context, observed, &error);
             return Ok(Performed::done(Outcome::Failed {
                 reason: Reason::SigningFailed,
                 message: format!("signing failed: {error}"),
@@ -206,6 +222,12 @@ async fn issue(
             }));
         }
     };
+    if authority.chain().facts.signs_elsewhere {
+        let (leaf, previous) = (&prepared.leaf, observed.previous());
+        let announced = status::announce(identity, previous, leaf, order.reason);
+        publish(context, &identity.key, facts, &observed.status, announced).await?;
+        observed.status = current_status(context, &identity.key, facts);
+    }
     let (client, memory) = (&context.client, &context.memory);
     let applied =
         apply::issue(client, memory, identity, &order.profile, &observed.secret, prepared).await;
@@ -227,6 +249,13 @@ async fn issue(
     }
     written(plan, applied.map(|applied| Outcome::Issued(applied.leaf, order.reason)))
         .map(Performed::done)
+}
+
+/// An authority that is another program may have told an identity first what is wrong with it.
+fn tell_trust_domain(context: &Context, observed: &Observed, error: &SignError) {
+    if let (SignError::Elsewhere(_), Some(name)) = (error, &observed.trust_domain) {
+        context.trust_domains.wake(name.clone());
+    }
 }
 
 /// A refusal is news for the status. Everything else is not known to have failed, or would keep
@@ -325,6 +354,8 @@ fn next_turn(
     }
 }
 
+/// An authority that is another program does some hundred signatures a second.
+const BUSY_AUTHORITY_CHECK: Duration = Duration::from_secs(1);
 const UNKNOWN_NAMESPACE_CHECK: Duration = Duration::from_secs(1);
 /// Often enough for somebody who has just deleted the Secret and waits; it costs one read.
 const FOREIGN_SECRET_CHECK: Duration = Duration::from_secs(5);

@@ -3,7 +3,7 @@
 //! "Is it ready?" is the same chain with [`expired`] in place of [`near_expiry`], so that the two
 //! questions can never come to disagree.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::observed::{AuthorityFacts, Content, ContentFacts};
 use super::schedule;
@@ -111,12 +111,25 @@ fn spec_changed(
         "DNS names"
     } else if leaf.algorithm != Some(identity.algorithm) {
         "key algorithm"
-    } else if life != identity.life.as_duration() && !cut_short {
+    } else if !is_as_asked(life, identity, authority) && !cut_short {
         "duration"
     } else {
         return None;
     };
     Some((IssueReason::SpecChanged, format!("the spec asks for another {what}")))
+}
+
+/// True if and only if a leaf lives as long as the spec asks, as exactly as who signed it can say.
+fn is_as_asked(
+    life: SignedDuration,
+    identity: &Identity,
+    authority: Option<&AuthorityFacts>,
+) -> bool {
+    let leeway = match authority {
+        Some(authority) if authority.signs_elsewhere => schedule::ELSEWHERE_LEEWAY,
+        _ => SignedDuration::ZERO,
+    };
+    (life - identity.life.as_duration()).abs() <= leeway
 }
 
 fn wrong_formats(identity: &Identity, facts: &ContentFacts) -> Option<Finding> {

@@ -32,9 +32,20 @@ pub struct CrlSituation<'a> {
     pub entries: &'a Entries,
     /// The CRLs that are published and sound, by the key id of their CA.
     pub published: &'a BTreeMap<String, Crl>,
+    /// Who signs the CRL of a CA, by its key id, where that is not the operator.
+    pub signers: &'a BTreeMap<String, Signer>,
     /// The highest number that is known to have been given.
     pub number: u64,
     pub now: Timestamp,
+}
+
+/// Who signs the CRL of a CA whose key the operator does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signer {
+    /// Its authority, which is asked for it.
+    Authority,
+    /// Somebody who is not asked: whoever keeps a root of an enterprise's own.
+    Stranger,
 }
 
 /// A CRL is good for its period and this, or the longest life of a leaf where that is more: what
@@ -57,10 +68,15 @@ pub fn decide(situation: &CrlSituation<'_>) -> Vec<CrlOrder> {
         .iter()
         .filter_map(|slot| {
             let found = published.get(&slot.key_id);
-            let entries = entries_of(situation, slot);
+            let signer = situation.signers.get(&slot.key_id);
+            if signer == Some(&Signer::Stranger) {
+                return None;
+            }
+            let is_foreign = signer.is_some();
+            let entries = entries_of(situation, slot, is_foreign);
             let is_due = found.is_none_or(|found| {
                 let is_stale = saturating_add(found.this_update, period + BACKDATE) <= now;
-                is_stale || !has(found, &entries)
+                is_stale || !has(found, &entries, is_foreign)
             });
             if !is_due {
                 return None;
@@ -89,10 +105,11 @@ pub fn is_over(domain: &Domain, entry: &Entry, now: Timestamp) -> bool {
 }
 
 /// What stands on a CA's CRL.
-fn entries_of(situation: &CrlSituation<'_>, slot: &SlotStatus) -> Vec<Entry> {
+fn entries_of(situation: &CrlSituation<'_>, slot: &SlotStatus, is_foreign: bool) -> Vec<Entry> {
     let is_here = |entry: &&Entry| match &entry.key.key_id {
         Some(key_id) => *key_id == slot.key_id,
-        None => slot.kind == SlotKind::Issuing,
+        // A serial number that a certificate of ours may have: a CA that chooses its own never gave it.
+        None => slot.kind == SlotKind::Issuing && !is_foreign,
     };
     let mut entries: BTreeMap<&str, &Entry> = BTreeMap::new();
     for entry in situation.entries.values().filter(is_here) {
@@ -102,11 +119,11 @@ fn entries_of(situation: &CrlSituation<'_>, slot: &SlotStatus) -> Vec<Entry> {
 }
 
 /// True if and only if everything stands on a CRL that is to. What stands there and need not any
-/// more stays until the next.
-fn has(crl: &Crl, entries: &[Entry]) -> bool {
+/// more stays until the next. Others give reasons of their own.
+fn has(crl: &Crl, entries: &[Entry], is_foreign: bool) -> bool {
     entries.iter().all(|entry| {
         crl.entries
             .get(&entry.key.serial)
-            .is_some_and(|(_, code)| *code == reason_code(entry.reason))
+            .is_some_and(|(_, code)| is_foreign || *code == reason_code(entry.reason))
     })
 }

@@ -174,7 +174,7 @@ impl<'a> Ledger<'a> {
         former.retain(|former| former.not_after.0 > now && !came_back(former));
         former.sort_by_key(|former| former.revision);
         former.dedup_by(|later, earlier| later.serial_number == earlier.serial_number);
-        put_together(former)
+        put_together(self.uid, former)
     }
 }
 
@@ -187,11 +187,16 @@ impl FormerCertificate {
 }
 
 /// Puts the oldest together until few enough are listed: those of one CA, one after the other, are
-/// as good as one that ends when the last of them does.
-fn put_together(mut former: Vec<FormerCertificate>) -> Vec<FormerCertificate> {
+/// as good as one that ends when the last of them does. Serial numbers that another program chose
+/// follow from nothing, and stay.
+fn put_together(uid: &str, mut former: Vec<FormerCertificate>) -> Vec<FormerCertificate> {
+    let is_derived = |former: &FormerCertificate| {
+        former.serial_number == Serial::derived(uid, former.revision).to_string()
+    };
     while former.len() > LISTED {
         let joins = |pair: &[FormerCertificate]| {
-            pair[0].authority_key_id == pair[1].authority_key_id
+            is_derived(&pair[0])
+                && pair[0].authority_key_id == pair[1].authority_key_id
                 && pair[1].revisions().next() == Some(pair[0].revision + 1)
         };
         let Some(at) = former.windows(2).position(joins) else { break };

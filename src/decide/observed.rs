@@ -54,6 +54,9 @@ pub struct AuthorityFacts {
     pub bundle: Sha256,
     /// Key ids of issuing CAs that sign no more and are still trusted.
     pub retiring: Vec<String>,
+    /// True where another program signs, which gives serial numbers of its own and begins a life by
+    /// rules of its own.
+    pub signs_elsewhere: bool,
 }
 
 /// The Secret of the name that the spec gives.

@@ -13,6 +13,11 @@ use crate::x509::{Leaf, Sha256};
 /// server's clock.
 pub const BACKDATE: SignedDuration = SignedDuration::from_secs(2 * 60);
 
+/// How far the life of a leaf may be from what was asked where another program signs it: that
+/// begins a life when its own clock and settings say (Vault's `not_before_duration` is 30 s by default). It
+/// ends when it was asked to.
+pub const ELSEWHERE_LEEWAY: SignedDuration = SignedDuration::from_secs(5 * 60);
+
 /// The part of the time until renewal by which renewals are spread, so that ten thousand
 /// identities made in one minute are not renewed in one: a tenth.
 const JITTER_PARTS: i64 = 10;

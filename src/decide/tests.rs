@@ -56,6 +56,7 @@ fn authority() -> AuthorityFacts {
         not_after: now() + SignedDuration::from_hours(1000),
         bundle: Sha256::of(b"bundle"),
         retiring: vec!["0d".to_owned()],
+        signs_elsewhere: false,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::vault::{VaultAddress, VaultSpecError, VaultWork};
 use crate::api::{AuthoritySpec, Pkcs11Authority, SlotKind};
 
 /// Where CAs come from, with all that a kind needs to know.
@@ -11,6 +12,8 @@ pub enum AuthoritySource {
     SelfSigned,
     /// Somebody else puts one into a Secret of the operator's namespace.
     Secret { name: String },
+    /// A PKI engine of Vault or OpenBao signs.
+    Vault(Box<VaultAddress>),
     /// The operator makes them, with keys that are made in this token and stay there.
     Pkcs11(TokenAddress),
 }
@@ -33,6 +36,11 @@ pub struct TokenAddress {
 pub enum AuthorityKind {
     SelfSigned,
     Secret,
+    /// Vault signs issuing CAs, whose keys the operator has.
+    Vault,
+    /// Vault signs every leaf. That is a kind of its own, so that a change between the two is a
+    /// rotation: a CA of the one cannot sign in the manner of the other.
+    VaultLeaf,
     Pkcs11,
 }
 
@@ -43,6 +51,8 @@ pub enum AuthorityError {
     NotOne(usize),
     #[error("the Secret's name is {0:?}, which is no Secret's name of your own: write another")]
     SecretName(String),
+    #[error(transparent)]
+    Vault(#[from] VaultSpecError),
     #[error("pkcs11.module is {0:?}: write the module's whole path in the operator's container")]
     ModulePath(String),
     #[error("pkcs11.tokenLabel is {0:?}: write the token's label, of 1 to 32 bytes")]
@@ -52,7 +62,7 @@ pub enum AuthorityError {
 impl AuthoritySource {
     /// Understands `spec.authority`, or names the first rule that it breaks.
     pub fn parse(spec: &AuthoritySpec) -> Result<Self, AuthorityError> {
-        let AuthoritySpec { self_signed, secret, pkcs11 } = spec;
+        let AuthoritySpec { self_signed, secret, pkcs11, vault } = spec;
         let mut given = Vec::new();
         if self_signed.is_some() {
             given.push(Ok(AuthoritySource::SelfSigned));
@@ -62,6 +72,10 @@ impl AuthoritySource {
         }
         if let Some(pkcs11) = pkcs11 {
             given.push(token(pkcs11).map(AuthoritySource::Pkcs11));
+        }
+        if let Some(vault) = vault {
+            let vault = VaultAddress::parse(vault);
+            given.push(vault.map(|vault| AuthoritySource::Vault(vault.into())));
         }
         match given.len() {
             1 => given.remove(0),
@@ -74,6 +88,10 @@ impl AuthoritySource {
         match self {
             AuthoritySource::SelfSigned => AuthorityKind::SelfSigned,
             AuthoritySource::Secret { .. } => AuthorityKind::Secret,
+            AuthoritySource::Vault(vault) => match vault.work {
+                VaultWork::IssuingCas => AuthorityKind::Vault,
+                VaultWork::Leaves { .. } => AuthorityKind::VaultLeaf,
+            },
             AuthoritySource::Pkcs11(_) => AuthorityKind::Pkcs11,
         }
     }
@@ -83,6 +101,7 @@ impl AuthoritySource {
         match self {
             AuthoritySource::SelfSigned => false,
             AuthoritySource::Secret { name } => name == secret,
+            AuthoritySource::Vault(vault) => vault.reads(secret),
             AuthoritySource::Pkcs11(token) => token.pin_secret == secret,
         }
     }
@@ -90,14 +109,21 @@ impl AuthoritySource {
 
 impl AuthorityKind {
     /// Every kind.
-    pub const ALL: [AuthorityKind; 3] =
-        [AuthorityKind::SelfSigned, AuthorityKind::Secret, AuthorityKind::Pkcs11];
+    pub const ALL: [AuthorityKind; 5] = [
+        AuthorityKind::SelfSigned,
+        AuthorityKind::Secret,
+        AuthorityKind::Pkcs11,
+        AuthorityKind::Vault,
+        AuthorityKind::VaultLeaf,
+    ];
 
-    /// The field of `spec.authority`.
+    /// The field of `spec.authority`, and the mode where that makes two of it.
     pub fn as_str(self) -> &'static str {
         match self {
             AuthorityKind::SelfSigned => "selfSigned",
             AuthorityKind::Secret => "secret",
+            AuthorityKind::Vault => "vault",
+            AuthorityKind::VaultLeaf => "vault-leaf",
             AuthorityKind::Pkcs11 => "pkcs11",
         }
     }
@@ -106,7 +132,8 @@ impl AuthorityKind {
     pub fn keeps_key(self, kind: SlotKind) -> bool {
         match self {
             AuthorityKind::SelfSigned | AuthorityKind::Pkcs11 => true,
-            AuthorityKind::Secret => kind == SlotKind::Issuing,
+            AuthorityKind::Secret | AuthorityKind::Vault => kind == SlotKind::Issuing,
+            AuthorityKind::VaultLeaf => false,
         }
     }
 
@@ -137,7 +164,7 @@ fn token(given: &Pkcs11Authority) -> Result<TokenAddress, AuthorityError> {
 }
 
 /// A Secret of the user's: one of the operator's own CAs would be taken up again and again.
-fn own_secret(name: &str) -> Result<String, AuthorityError> {
+pub(super) fn own_secret(name: &str) -> Result<String, AuthorityError> {
     let is_name = !name.is_empty()
         && name.len() <= 253
         && name.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'));

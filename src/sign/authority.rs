@@ -32,6 +32,12 @@ pub trait Authority: Send + Sync {
         profile: &LeafProfile,
         key: &PrivateKey,
     ) -> Result<CertificateDer<'static>, SignError>;
+
+    /// True if and only if it has so much to do that another request would only wait: better to come
+    /// again.
+    fn is_busy(&self) -> bool {
+        false
+    }
 }
 
 /// What stands above a leaf.
@@ -63,6 +69,7 @@ impl Chain {
             not_after: issuing.ca.not_after.min(root.not_after),
             bundle: Sha256::of(bundle_pem.as_bytes()),
             retiring,
+            signs_elsewhere: false,
         };
         let roots = read_pem(bundle_pem.as_bytes())?;
         let (issuer, above) = (issuing.certificate.clone(), issuing.above.clone());
@@ -129,6 +136,10 @@ impl Retirable {
 impl Authority for Retirable {
     fn chain(&self) -> &Chain {
         self.authority.chain()
+    }
+
+    fn is_busy(&self) -> bool {
+        self.authority.is_busy()
     }
 
     async fn sign(

@@ -74,23 +74,37 @@ impl Imported {
         now: Timestamp,
     ) -> Result<Self, Refusal> {
         let (chain, root) = read_chain(files)?;
-        let candidate = Candidate { chain: &chain, root: &root };
-        issuer::judge(
-            &candidate,
-            &Purpose {
-                trust_domain: domain.domain.as_str(),
-                dns_suffixes: &domain.rules.dns_suffixes,
-                longest: domain.rules.maximum_life.after(whole_seconds(now)),
-                now,
-            },
-        )?;
-        let root = Slot::new(vec![root], None)?;
+        judge_chain(&chain, &root, 0, domain, now)?;
         // Last, since a key that is too weak cannot even be read.
         let key = read_key(files)?;
+        Imported::assemble(chain, root, SharedKey::new(key), domain, now).await
+    }
+
+    /// Takes over what somebody signed for a key of ours: the certificate, then those above it, up to
+    /// the root.
+    pub async fn read_signed(
+        chain_pem: &str,
+        key: SharedKey,
+        domain: &Domain,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        let (chain, root) = read_chain(&chain_file(chain_pem))?;
+        judge_chain(&chain, &root, 0, domain, now)?;
+        Imported::assemble(chain, root, key, domain, now).await
+    }
+
+    async fn assemble(
+        chain: Certificates,
+        root: CertificateDer<'static>,
+        key: SharedKey,
+        domain: &Domain,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        let root = Slot::new(vec![root], None)?;
         if x509::read_ca(&chain[0]).map_err(SignError::from)?.public_key != key.public_key() {
             return Err(Refusal::OtherKey);
         }
-        let issuing = Slot::new(chain, Some(SharedKey::new(key)))?;
+        let issuing = Slot::new(chain, Some(key))?;
         let imported = Imported { root, issuing };
         imported.try_out(domain, now).await?;
         Ok(imported)
@@ -99,10 +113,7 @@ impl Imported {
     /// What the authority offers, without the key.
     pub fn offer(&self) -> Offer {
         Offer {
-            root: OfferedRoot {
-                key_id: self.root.ca.key_id.clone(),
-                certificate_pem: x509::write_pem([&self.root.certificate]),
-            },
+            root: offered(&self.root),
             issuing: Some(OfferedIssuing {
                 key_id: self.issuing.ca.key_id.clone(),
                 fingerprint: self.issuing.ca.fingerprint,
@@ -140,11 +151,89 @@ impl Imported {
         };
         let leaf_key = PrivateKey::generate(profile.algorithm)?;
         let certificate = authority.sign(&profile, &leaf_key).await?;
-        judge(&x509::read_leaf(&certificate)?, &profile, &leaf_key)?;
+        judge(&x509::read_leaf(&certificate)?, &profile, &leaf_key, false)?;
         let chain = authority.chain();
         x509::verify_chain(&chain.presented_with(certificate), &chain.roots, now)?;
         Ok(())
     }
+}
+
+/// An issuer that somebody else keeps, with everything above it.
+#[derive(Clone, Debug)]
+pub struct ForeignIssuer {
+    pub root: Slot,
+    /// The issuer itself and those above it, without the root.
+    pub chain: Vec<CertificateDer<'static>>,
+}
+
+impl ForeignIssuer {
+    /// Understands an issuer's certificate and those above it, up to the root, and judges whether
+    /// `below` CAs under it could sign for the trust domain.
+    pub fn read(
+        chain_pem: &str,
+        below: usize,
+        domain: &Domain,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        let (mut chain, root) = read_chain(&chain_file(chain_pem))?;
+        // A root that signs leaves itself is its own issuing CA, and is told of twice; one that
+        // signs CAs is not among them.
+        if below > 0 {
+            chain.retain(|certificate| *certificate != root);
+        }
+        judge_chain(&chain, &root, below, domain, now)?;
+        Ok(ForeignIssuer { root: Slot::new(vec![root], None)?, chain })
+    }
+
+    /// The root, as the authority offers it.
+    pub fn root(&self) -> OfferedRoot {
+        offered(&self.root)
+    }
+
+    /// The issuer itself, as an issuing CA without a key.
+    pub fn issuing(&self) -> Result<Slot, SignError> {
+        Slot::new(self.chain.clone(), None)
+    }
+
+    /// The earliest end of any of its certificates.
+    pub fn not_after(&self) -> Result<Timestamp, SignError> {
+        let mut end = self.root.ca.not_after;
+        for certificate in &self.chain {
+            end = end.min(x509::read_ca(certificate)?.not_after);
+        }
+        Ok(end)
+    }
+}
+
+fn offered(root: &Slot) -> OfferedRoot {
+    OfferedRoot {
+        key_id: root.ca.key_id.clone(),
+        certificate_pem: x509::write_pem([&root.certificate]),
+    }
+}
+
+/// Whether these CAs can sign for a trust domain with `below` more between them and its leaves.
+fn judge_chain(
+    chain: &[CertificateDer<'static>],
+    root: &CertificateDer<'static>,
+    below: usize,
+    domain: &Domain,
+    now: Timestamp,
+) -> Result<(), Flaw> {
+    let candidate = Candidate { chain, root, below };
+    issuer::judge(
+        &candidate,
+        &Purpose {
+            trust_domain: domain.domain.as_str(),
+            dns_suffixes: &domain.rules.dns_suffixes,
+            longest: domain.rules.maximum_life.after(whole_seconds(now)),
+            now,
+        },
+    )
+}
+
+fn chain_file(pem: &str) -> BTreeMap<String, Zeroizing<Vec<u8>>> {
+    BTreeMap::from([(TLS_CRT.to_owned(), Zeroizing::new(pem.as_bytes().to_vec()))])
 }
 
 fn read_key(files: &BTreeMap<String, Zeroizing<Vec<u8>>>) -> Result<PrivateKey, Refusal> {

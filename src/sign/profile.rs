@@ -53,15 +53,21 @@ pub fn ca(
         SlotKind::Root => ("root", BasicConstraints::Unconstrained),
         SlotKind::Issuing => ("issuing", BasicConstraints::Constrained(0)),
     };
-    // A CA's subject may not be empty (RFC 5280, 4.1.2.6), and must tell one CA from another:
-    // verifiers that find issuers by name would take the wrong one.
-    let mark = crate::x509::hex(&random::<4>()?);
-    params.distinguished_name.push(DnType::OrganizationName, "Countersign");
-    params.distinguished_name.push(DnType::CommonName, common_name(domain, role, &mark));
+    params.distinguished_name.push(DnType::OrganizationName, ORGANIZATION);
+    params.distinguished_name.push(DnType::CommonName, ca_name(domain, role)?);
     params.subject_alt_names = vec![SanType::URI(ia5(&domain.authority_id())?)];
     params.is_ca = IsCa::Ca(constraints);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
+}
+
+/// The organization in the subject of a CA.
+pub const ORGANIZATION: &str = "Countersign";
+
+/// The common name of a new CA. Its subject may not be empty (RFC 5280, 4.1.2.6), and must tell one
+/// CA from another: verifiers that find issuers by name would take the wrong one.
+pub fn ca_name(domain: &TrustDomainName, role: &str) -> Result<String, SignError> {
+    Ok(common_name(domain, role, &crate::x509::hex(&random::<4>()?)))
 }
 
 /// At most the 64 characters that X.520 allows a common name; the mark is always whole.

@@ -182,7 +182,7 @@ async fn what_does_not_hold_is_thrown_away() {
     ] {
         let mut leaf = good.leaf.clone();
         change(&mut leaf);
-        assert!(judge(&leaf, &order.profile, &key()).is_err(), "{leaf:?}");
+        assert!(judge(&leaf, &order.profile, &key(), false).is_err(), "{leaf:?}");
     }
 }
 

@@ -50,6 +50,10 @@ struct World {
     /// By serial number, when it ends.
     read: BTreeMap<String, Timestamp>,
     record: BTreeSet<String>,
+    /// Another program signs, and chooses serial numbers.
+    signs_elsewhere: bool,
+    /// How many it chose.
+    chosen: u32,
 }
 
 struct Budget(usize);
@@ -64,7 +68,7 @@ impl Budget {
 const LONGEST: SignedDuration = SignedDuration::from_hours(24);
 
 impl World {
-    fn new() -> Self {
+    fn new(signs_elsewhere: bool) -> Self {
         let resource: AgentIdentity = serde_json::from_value(json!({
             "metadata": {
                 "name": "planner", "namespace": "research", "uid": "u-1", "generation": 1,
@@ -81,6 +85,8 @@ impl World {
             version: 0,
             read: BTreeMap::new(),
             record: BTreeSet::new(),
+            signs_elsewhere,
+            chosen: 0,
         }
     }
 
@@ -97,6 +103,7 @@ impl World {
                     not_after: self.now + SignedDuration::from_hours(1000),
                     bundle: digest,
                     retiring: Vec::new(),
+                    signs_elsewhere: self.signs_elsewhere,
                 },
             },
             trust_domain: Some("prod".to_owned()),
@@ -124,7 +131,7 @@ impl World {
     /// One turn, write by write as the controller does them. True where another would follow at
     /// once; None where the operator died.
     fn turn(&mut self, budget: &mut Budget) -> Option<bool> {
-        let observed = self.observed();
+        let mut observed = self.observed();
         if let Some(revoked) = &self.identity.revoked.clone() {
             let ledger = Ledger::of(&self.identity.uid, self.status.as_ref());
             let alive = ledger.alive(&self.secret, LONGEST, self.now);
@@ -162,10 +169,21 @@ impl World {
         });
         let (outcome, again) = match &plan.step {
             Step::Issue(order) => {
-                let serial = order.profile.serial.to_string();
+                let serial = match self.signs_elsewhere {
+                    true => format!("ff{:04x}", self.chosen),
+                    false => order.profile.serial.to_string(),
+                };
+                self.chosen += 1;
                 assert!(!self.record.contains(&serial), "{serial} is revoked");
-                budget.spend()?;
                 let leaf = leaf(order, &serial);
+                if self.signs_elsewhere {
+                    budget.spend()?;
+                    let previous = self.status.as_ref();
+                    let announced = announce(&self.identity, previous, &leaf, order.reason);
+                    observed.status.status = Some(Arc::new(announced.clone()));
+                    self.status = Some(announced);
+                }
+                budget.spend()?;
                 self.read.insert(serial, leaf.not_after);
                 let digest = Sha256::of(b"x");
                 self.put(Content::Read(Box::new(ContentFacts {
@@ -249,9 +267,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
     #[test]
     fn every_certificate_that_an_agent_has_read_is_revoked(
-        ops in proptest::collection::vec(op(), 1..40),
+        ops in proptest::collection::vec(op(), 1..40), signs_elsewhere: bool,
     ) {
-        let mut world = World::new();
+        let mut world = World::new(signs_elsewhere);
         for op in &ops {
             world.play(op);
         }
@@ -274,7 +292,7 @@ proptest! {
     fn a_flood_of_certificates_is_listed_in_bounded_room_and_none_is_forgotten(
         count in 1usize..200,
     ) {
-        let mut world = World::new();
+        let mut world = World::new(false);
         for _ in 0..count {
             world.turns(usize::MAX);
             world.play(&Op::DeleteSecret);

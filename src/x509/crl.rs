@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
-use super::{X509Error, hex, timestamp};
+use super::{X509Error, hex, parse, timestamp};
 
 /// What a CRL says.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,15 @@ pub struct Crl {
     /// By serial number in lower-case hexadecimal: when it was revoked, and the reason code of RFC
     /// 5280, 5.3.1 (0 where there is none).
     pub entries: BTreeMap<String, (Timestamp, u8)>,
+}
+
+/// True if and only if a CRL was signed with the key of this certificate.
+pub fn is_signed_by(der: &[u8], issuer: &CertificateDer<'_>) -> bool {
+    let (Ok((_, crl)), Ok(issuer)) = (CertificateRevocationList::from_der(der), parse(issuer))
+    else {
+        return false;
+    };
+    crl.verify_signature(issuer.public_key()).is_ok()
 }
 
 /// Reads a CRL in DER. It says nothing about the signature.

@@ -22,6 +22,8 @@ pub struct Candidate<'a> {
     pub chain: &'a [CertificateDer<'static>],
     /// What peers are to trust.
     pub root: &'a CertificateDer<'static>,
+    /// How many more CAs there will be between these and a leaf.
+    pub below: usize,
 }
 
 /// What it is needed for.
@@ -110,8 +112,8 @@ pub fn judge(candidate: &Candidate<'_>, purpose: &Purpose<'_>) -> Result<(), Fla
         let certificate = parse(der).map_err(|error| Flaw::Unreadable(place, error.to_string()))?;
         read.push((place, der, certificate));
     }
-    for (below, (place, _, certificate)) in read.iter().enumerate() {
-        is_ca(*place, certificate, below)?;
+    for (position, (place, _, certificate)) in read.iter().enumerate() {
+        is_ca(*place, certificate, position + candidate.below)?;
         is_strong(*place, certificate)?;
         lives(*place, certificate, purpose)?;
         allows(*place, certificate, purpose)?;

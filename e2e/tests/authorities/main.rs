@@ -2,6 +2,9 @@
 
 mod kills;
 mod secret;
+mod vault;
+mod vault_failures;
+mod vault_leaf;
 
 use countersign::api::TrustDomain;
 use countersign_e2e::{Chronicle, Namespace, seconds, wait_for};

@@ -19,7 +19,7 @@ pub const REFUSED: &[Row] = &[
     (
         "an empty authority",
         "{domain: prod.example.com, authority: {}}",
-        "name exactly one authority: write selfSigned: {}, secret: {name: ...} or pkcs11: ",
+        "name exactly one authority: write selfSigned: {}, ",
     ),
     (
         "two authorities",
@@ -40,6 +40,51 @@ pub const REFUSED: &[Row] = &[
         "a Secret of the operator's own",
         "{domain: d, authority: {secret: {name: countersign-ca-prod-issuing-1}}}",
         "Secrets whose names begin with countersign-ca- are the operator's own",
+    ),
+    (
+        "a Vault without TLS",
+        "{domain: d, authority: {vault: {server: 'http://v:8200', caSecretRef: {name: a}, auth: {appRole: {roleId: r, secretIdRef: {name: b}}}}}}",
+        "write Vault's address with https and without a path, such as https://vault.vault.svc:8200",
+    ),
+    (
+        "a Vault with a path",
+        "{domain: d, authority: {vault: {server: 'https://v:8200/v1', caSecretRef: {name: a}, auth: {appRole: {roleId: r, secretIdRef: {name: b}}}}}}",
+        "write Vault's address with https and without a path",
+    ),
+    (
+        "a Vault that nobody vouches for",
+        "{domain: d, authority: {vault: {server: 'https://v:8200', auth: {appRole: {roleId: r, secretIdRef: {name: b}}}}}}",
+        "name exactly one place of the CA certificates that Vault's own certificate is checked with: caBundle, caSecretRef or caConfigMapRef",
+    ),
+    (
+        "a Vault's mount that leads elsewhere",
+        "{domain: d, authority: {vault: {server: 'https://v:8200', caSecretRef: {name: a}, auth: {appRole: {roleId: r, secretIdRef: {name: b}}}, mount: 'pki/../sys'}}}",
+        "write the path of a mount without a slash at either end, such as pki or teams/pki",
+    ),
+    (
+        "a Vault that signs leaves without a role",
+        "{domain: d, authority: {vault: {server: 'https://v:8200', caSecretRef: {name: a}, auth: {appRole: {roleId: r, secretIdRef: {name: b}}}, mode: Leaf}}}",
+        "mode: Leaf needs a role, under which Vault signs; mode: Intermediate takes none",
+    ),
+    (
+        "a Vault that signs CAs with a role",
+        "{domain: d, authority: {vault: {server: 'https://v:8200', caSecretRef: {name: a}, auth: {appRole: {roleId: r, secretIdRef: {name: b}}}, role: agents}}}",
+        "mode: Leaf needs a role, under which Vault signs; mode: Intermediate takes none",
+    ),
+    (
+        "a Vault's role that is none",
+        "{domain: d, authority: {vault: {server: 'https://v:8200', caSecretRef: {name: a}, auth: {appRole: {roleId: r, secretIdRef: {name: b}}}, mode: Leaf, role: 'a/b'}}}",
+        "write a name as Vault has it: letters, digits, '-', '_' and '.'",
+    ),
+    (
+        "a Vault's namespace with a slash at its end",
+        "{domain: d, authority: {vault: {server: 'https://v:8200', caSecretRef: {name: a}, auth: {appRole: {roleId: r, secretIdRef: {name: b}}}, namespace: 'teams/'}}}",
+        "write the path of a Vault namespace without a slash at either end, such as teams/research",
+    ),
+    (
+        "a Vault without a login",
+        "{domain: d, authority: {vault: {server: 'https://v:8200', caSecretRef: {name: a}, auth: {}}}}",
+        "name exactly one way to log in: kubernetes: {role: ...}, or appRole: {roleId: ..., secretIdRef: {name: ...}}",
     ),
     (
         "a root CA of minutes",

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Failure;
+use super::asking::Asking;
 use super::supply::Stocktaking;
 use crate::api::{SlotKind, SlotPhase, SlotStatus, TrustDomain};
 use crate::apply;
@@ -28,6 +29,8 @@ pub(super) struct Remembered {
     authority: Option<(Vec<SlotStatus>, Arc<Retirable>)>,
     /// What its authority last had to give.
     pub(super) stock: Option<Stocktaking>,
+    /// Its authority, while an answer is waited for.
+    pub(super) asking: Option<Asking>,
 }
 
 /// The CA Secrets of a trust domain.

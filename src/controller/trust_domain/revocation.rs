@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use super::cas;
+use super::supply::known_source;
 use crate::api::conditions::Reason;
 use crate::api::names::{crl_name, record_name};
-use crate::api::{CrlStatus, TrustDomainStatus};
+use crate::api::{CrlStatus, SlotKind, TrustDomainStatus};
 use crate::apply::revocation as apply;
 use crate::controller::{Context, until};
-use crate::decide::crl::{self, CrlOrder, CrlSituation};
+use crate::decide::crl::{self, CrlOrder, CrlSituation, Signer};
 use crate::decide::record::{self, Entries, Shard};
+use crate::decide::slots::SlotSecret;
 use crate::identity::Domain;
 use crate::observe::view::{CrlObject, RevocationObject};
 use crate::sign::{SignError, Slot};
@@ -46,9 +48,11 @@ pub async fn run(
     status: &TrustDomainStatus,
     now: Timestamp,
 ) -> Revocation {
-    let mut work = Work { context, domain, status, now, failure: None, next: None };
+    let (signers, failure, next) = Default::default();
+    let mut work = Work { context, domain, status, now, signers, failure, next };
     let objects = work.objects();
     let entries = work.record(&objects).await;
+    context.book.note_recorded(&domain.name, entries.clone());
     let crls = work.crls(&objects, &entries).await;
     work.finish(entries, &crls)
 }
@@ -65,6 +69,8 @@ struct Work<'a> {
     domain: &'a Domain,
     status: &'a TrustDomainStatus,
     now: Timestamp,
+    /// Who signs the CRLs of CAs whose keys are elsewhere.
+    signers: BTreeMap<String, Signer>,
     failure: Option<(Reason, String)>,
     next: Option<Duration>,
 }
@@ -94,7 +100,8 @@ impl Work<'_> {
         }
         let (domain, now, slots) = (self.domain, self.now, &self.status.slots);
         // What a CA signed that nobody trusts any more is worth nothing, revoked or not.
-        let is_gone = |key_id: &String| !slots.iter().any(|slot| slot.key_id == *key_id);
+        let is_gone =
+            |key_id: &String| !slots.is_empty() && !slots.iter().any(|slot| slot.key_id == *key_id);
         let over = |entry: &record::Entry| {
             crl::is_over(domain, entry, now) || entry.key.key_id.as_ref().is_some_and(is_gone)
         };
@@ -162,12 +169,14 @@ impl Work<'_> {
             .iter()
             .filter_map(|(key_id, object)| Some((key_id.clone(), object.as_crl()?.crl.clone()?)))
             .collect();
+        self.signers = self.find_signers().await;
         let recorded = self.status.crl.as_ref().map(|crl| crl.number).unwrap_or_default();
         let orders = crl::decide(&CrlSituation {
             domain: self.domain,
             slots: &self.status.slots,
             entries,
             published: &sound,
+            signers: &self.signers,
             number: recorded.max(self.context.book.highest_number(&self.domain.name)),
             now: self.now,
         });
@@ -186,6 +195,26 @@ impl Work<'_> {
         found
     }
 
+    /// Who signs the CRLs of CAs whose keys are elsewhere.
+    async fn find_signers(&self) -> BTreeMap<String, Signer> {
+        let secrets = cas::found(self.context, self.domain).await.unwrap_or_default();
+        let of = |secret: &SlotSecret| {
+            let found = secret.content.as_ref().ok()?;
+            let signer = match secret.kind {
+                _ if found.origin.keeps_key(secret.kind) => return None,
+                SlotKind::Issuing => Signer::Authority,
+                SlotKind::Root => Signer::Stranger,
+            };
+            Some((found.ca.key_id.clone(), signer))
+        };
+        // A CA that signs leaves itself stands there as both.
+        let mut signers: BTreeMap<_, _> = secrets.iter().filter_map(of).collect();
+        for secret in secrets.iter().filter(|secret| secret.kind == SlotKind::Issuing) {
+            signers.extend(of(secret));
+        }
+        signers
+    }
+
     async fn sign(
         &mut self,
         order: &CrlOrder,
@@ -195,8 +224,7 @@ impl Work<'_> {
         let start = Instant::now();
         let what = format!("the CRL of the CA {}", order.key_id);
         let signed = match slot {
-            // A root that somebody else keeps: its CRL is not ours to sign.
-            Some(Slot { key: None, .. }) => return,
+            Some(Slot { key: None, .. }) => return self.fetch(order, &slot, found).await,
             Some(slot) => crate::sign::crl::crl(&slot, order),
             None => Err(SignError::Sign(format!("its Secret {} is not there", order.slot))),
         };
@@ -205,8 +233,56 @@ impl Work<'_> {
             Err(error) => return self.failed(Reason::CrlNotSigned, &what, &error),
         };
         self.context.metrics.crl_seconds.observe(start.elapsed().as_secs_f64());
+        self.context.book.note_number(&self.domain.name, order.number);
+        self.keep(order, der, found).await;
+    }
+
+    /// Has the authority, which keeps the CA's key, revoke what is ordered, and takes over its CRL.
+    async fn fetch(
+        &mut self,
+        order: &CrlOrder,
+        slot: &Option<Slot>,
+        found: &mut BTreeMap<String, Arc<RevocationObject>>,
+    ) {
+        let source = known_source(self.context, self.domain);
+        let (Some(source), Some(slot)) = (source, slot) else { return };
+        let before = found.get(&order.key_id).and_then(|object| object.as_crl());
+        let before = before.map(|before| before.der.clone());
+        match source.crl(slot, order).await {
+            Ok(Some(der)) => {
+                if before.as_ref() != Some(&der) {
+                    self.keep(order, der.clone(), found).await;
+                }
+                self.warn_of_its_end(order, &der);
+            }
+            Ok(None) => {}
+            Err(why) => {
+                let what = format!("the CRL of the CA {}", order.key_id);
+                self.failed(Reason::CrlNotSigned, &what, &why.message);
+            }
+        }
+    }
+
+    /// Peers that fail closed refuse everybody once a CRL has ended.
+    fn warn_of_its_end(&mut self, order: &CrlOrder, der: &[u8]) {
+        let Ok(crl) = crate::x509::read_crl(der) else { return };
+        if crl.next_update <= self.now + self.domain.crl_period.as_duration() {
+            let message = format!(
+                "the CRL of the CA {}, which its authority signs, ends at {}: have the authority sign them ahead of time (in Vault: auto_rebuild of config/crl)",
+                order.key_id, crl.next_update
+            );
+            self.failure.get_or_insert((Reason::CrlNotSigned, message));
+        }
+    }
+
+    async fn keep(
+        &mut self,
+        order: &CrlOrder,
+        der: Vec<u8>,
+        found: &mut BTreeMap<String, Arc<RevocationObject>>,
+    ) {
+        let what = format!("the CRL of the CA {}", order.key_id);
         let (name, namespace) = (&self.domain.name, &self.context.view.namespace);
-        self.context.book.note_number(name, order.number);
         let replaces = found.get(&order.key_id).map(|crl| crl.resource_version().to_owned());
         let client = &self.context.client;
         let key_id = &order.key_id;
@@ -279,6 +355,8 @@ impl Work<'_> {
                 .unwrap_or(u32::MAX),
         });
         let due = read()
+            // When another program signs the next is its own affair.
+            .filter(|crl| !self.signers.contains_key(&crl.key_id))
             .map(|crl| {
                 crl.this_update
                     + self.domain.crl_period.as_duration()

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::asking;
 use crate::api::conditions::Reason;
 use crate::api::names::{NOT_AFTER_ANNOTATION, SPIFFE_ID_ANNOTATION};
 use crate::controller::{Context, until};
@@ -35,6 +36,8 @@ pub struct Stocktaking {
     result: Result<Supply, Unavailable>,
     /// Failures one after the other.
     failures: u32,
+    /// The same of CAs that were ordered: an authority may answer, and yet make none.
+    withheld: u32,
     ask_again: Option<Timestamp>,
 }
 
@@ -54,16 +57,21 @@ pub async fn observe(context: &Context, domain: &Domain) -> Stock {
     let known = known.filter(|known| known.domain.authority == domain.authority);
     let is_news = known.as_ref().is_none_or(|known| {
         let is_due = known.ask_again.is_some_and(|moment| moment <= now);
-        known.versions != versions || known.domain != *domain || is_due
+        let has_news = known.source.has_news();
+        known.versions != versions || known.domain != *domain || is_due || has_news
     });
     let taken = match known {
         Some(known) if !is_news => known,
         known => {
             let source = match &known {
                 Some(known) => known.source.clone(),
-                None => source::of(&domain.authority, &context.client, &context.view.namespace),
+                None => source_of(context, domain),
             };
-            let result = ask(&*source, domain, now).await;
+            let result = match source.is_far_away() {
+                false => Some(ask(&*source, domain, now).await),
+                true => asking::hear(context, &source, domain, &versions, now),
+            };
+            let Some(result) = result else { return Stock::until_it_answers(source, known) };
             let before = known.filter(|known| known.versions == versions);
             let taken = take(source, domain, versions, result, before, now);
             if let Err(unavailable) = &taken.result {
@@ -83,8 +91,53 @@ pub async fn observe(context: &Context, domain: &Domain) -> Stock {
     Stock { source: taken.source, supply, ask_again_in, unavailable }
 }
 
+/// The source that is being asked for the first time, or a new one.
+fn source_of(context: &Context, domain: &Domain) -> Arc<dyn CaSource> {
+    asking::asked(context, domain)
+        .unwrap_or_else(|| source::of(&domain.authority, &context.client, &context.view.namespace))
+}
+
+/// The source of a trust domain's authority, once that was asked what it has to give.
+pub fn known_source(context: &Context, domain: &Domain) -> Option<Arc<dyn CaSource>> {
+    let memory = context.slots.lock();
+    let known = memory.get(&domain.name)?.stock.as_ref()?;
+    (known.domain.authority == domain.authority).then(|| known.source.clone())
+}
+
+/// A CA that was ordered was had: whatever kept others from being had is over.
+pub fn given(context: &Context, domain: &Domain) {
+    if let Some(remembered) = context.slots.lock().get_mut(&domain.name)
+        && let Some(stock) = &mut remembered.stock
+    {
+        stock.withheld = 0;
+    }
+}
+
+/// A CA that was ordered could not be had: nothing is ordered before the authority is asked again.
+pub fn withheld(context: &Context, domain: &Domain, stock: Stock, why: Unavailable) -> Stock {
+    let now = context.now();
+    let mut ask_again_in = stock.ask_again_in;
+    if let Some(remembered) = context.slots.lock().get_mut(&domain.name)
+        && let Some(known) = &mut remembered.stock
+    {
+        known.withheld = known.withheld.saturating_add(1);
+        known.result = Err(why.clone());
+        known.ask_again = Some(saturating_add(now, pause(&*known.source, known.withheld)));
+        ask_again_in = known.ask_again.map(|moment| until(moment, now));
+    }
+    tracing::warn!(trust_domain = domain.name, reason = %why.reason, "no CA was made: {}", why.message);
+    Stock { supply: Supply::Missing, unavailable: Some(why), ask_again_in, ..stock }
+}
+
+/// How long to wait after this many failures in a row.
+fn pause(source: &dyn CaSource, failures: u32) -> SignedDuration {
+    let doubled = FIRST_PAUSE * 2_i32.pow(failures.saturating_sub(1).min(10));
+    let asked_for = source.asks_for_time().unwrap_or_default();
+    doubled.min(LONGEST_PAUSE).max(asked_for.try_into().unwrap_or(LONGEST_PAUSE))
+}
+
 /// What is distrusted is not taken, whoever offers it.
-async fn ask(
+pub(super) async fn ask(
     source: &dyn CaSource,
     domain: &Domain,
     now: Timestamp,
@@ -112,6 +165,7 @@ fn take(
     before: Option<Stocktaking>,
     now: Timestamp,
 ) -> Stocktaking {
+    let withheld = before.as_ref().map_or(0, |before| before.withheld);
     let failures = match &result {
         Ok(_) => 0,
         Err(_) => before.map_or(0, |before| before.failures).saturating_add(1),
@@ -120,16 +174,24 @@ fn take(
         Ok(_) if source.is_asked_for_every_leaf() => Some(BELIEVED_BRIEFLY),
         Ok(Supply::Made) => None,
         Ok(_) => Some(BELIEVED),
-        Err(_) => {
-            let pause = FIRST_PAUSE * 2_i32.pow(failures.saturating_sub(1).min(10));
-            Some(pause.min(LONGEST_PAUSE))
-        }
+        Err(_) => Some(pause(&*source, failures)),
     };
     let ask_again = wait.map(|wait| saturating_add(now, wait));
-    Stocktaking { source, domain: domain.clone(), versions, result, failures, ask_again }
+    let domain = domain.clone();
+    Stocktaking { source, domain, versions, result, failures, withheld, ask_again }
 }
 
 impl Stock {
+    /// While an answer is waited for, what the authority said before holds.
+    fn until_it_answers(source: Arc<dyn CaSource>, known: Option<Stocktaking>) -> Self {
+        let (supply, unavailable) = match known.map(|known| known.result) {
+            Some(Ok(supply)) => (supply, None),
+            Some(Err(unavailable)) => (Supply::Missing, Some(unavailable)),
+            None => (Supply::Missing, None),
+        };
+        Stock { source, supply, ask_again_in: None, unavailable }
+    }
+
     /// True if and only if the authority gives what it is to give.
     pub fn is_available(&self) -> bool {
         self.unavailable.is_none()
