@@ -9,7 +9,7 @@ use countersign_e2e::world::DOMAIN;
 use countersign_e2e::{
     Delivered, Namespace, Operator, Options, User, World, holds_for, seconds, wait_for,
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{ResourceQuota, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
@@ -33,7 +33,7 @@ async fn the_api_server_is_gone_for_a_minute() {
     })
     .await;
     world.server.restart_api_server().await;
-    let (began, back) = (Instant::now(), Timestamp::now());
+    let (began, back) = (Instant::now(), countersign::runtime::clock::now());
     issue(&ns, "after", 5).await;
     wait_for("kubelets had no answer either: the soak begins anew", seconds(20), async || {
         let found = trust_domains.get("soaks").await.map_err(|error| error.to_string())?;
@@ -41,7 +41,11 @@ async fn the_api_server_is_gone_for_a_minute() {
         let since = rotation.as_ref().and_then(|rotation| rotation.reached_since.as_ref());
         // A status keeps whole seconds, and so does what the API server says of the time.
         let back = back - SignedDuration::from_secs(10);
-        if since.is_some_and(|since| since.0 > back) { Ok(()) } else { Err(found.status) }
+        if since.is_some_and(|since| since.0 > back) {
+            Ok(())
+        } else {
+            Err(format!("{:?}", found.status))
+        }
     })
     .await;
     assert!(began.elapsed() < seconds(30), "recovered after {:?}", began.elapsed());
@@ -68,7 +72,11 @@ async fn soaks(ns: &Namespace, trust_domains: &Api<TrustDomain>) {
             let found: Vec<String> = roots.map(|slot| format!("{:?}", slot.phase)).collect();
             let is_reached =
                 status.rotation.is_some_and(|rotation| rotation.reached_since.is_some());
-            if found == phases && (root == 1 || is_reached) { Ok(()) } else { Err(found) }
+            if found == phases && (root == 1 || is_reached) {
+                Ok(())
+            } else {
+                Err(format!("{found:?}"))
+            }
         })
         .await;
     }

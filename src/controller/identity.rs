@@ -214,7 +214,7 @@ async fn issue(
         Err(SignError::Busy) => return Ok(Performed::Wait(BUSY_AUTHORITY_CHECK)),
         Err(error) => {
             count(context, order, "sign_failed");
-            tell_trust_domain(context, observed, &error);
+            tell_trust_domain(context, observed, Some(&error));
             return Ok(Performed::done(Outcome::Failed {
                 reason: Reason::SigningFailed,
                 message: format!("signing failed: {error}"),
@@ -223,6 +223,7 @@ async fn issue(
         }
     };
     if authority.chain().facts.signs_elsewhere {
+        tell_trust_domain(context, observed, None);
         let (leaf, previous) = (&prepared.leaf, observed.previous());
         let announced = status::announce(identity, previous, leaf, order.reason);
         publish(context, &identity.key, facts, &observed.status, announced).await?;
@@ -251,9 +252,14 @@ async fn issue(
         .map(Performed::done)
 }
 
-/// An authority that is another program may have told an identity first what is wrong with it.
-fn tell_trust_domain(context: &Context, observed: &Observed, error: &SignError) {
-    if let (SignError::Elsewhere(_), Some(name)) = (error, &observed.trust_domain) {
+/// Whether an authority that is another program does what it is to is seen first by who asks it.
+fn tell_trust_domain(context: &Context, observed: &Observed, error: Option<&SignError>) {
+    let Some(name) = &observed.trust_domain else { return };
+    let is_news = match error {
+        Some(error) => matches!(error, SignError::Elsewhere(_)),
+        None => context.view.domains.resolve(Some(name)).is_ok_and(|state| !state.is_available),
+    };
+    if is_news {
         context.trust_domains.wake(name.clone());
     }
 }

@@ -39,11 +39,15 @@ impl Default for Domains {
 
 impl Domains {
     /// Puts in what is known of a TrustDomain. True if and only if identities are concerned:
-    /// its rules, its default mark or its CA changed.
+    /// its rules, its default mark or its CA changed, or its authority is there again.
     pub fn set(&self, state: DomainState) -> bool {
         let mut states = self.write();
         let changed = states.get(&state.domain.name).is_none_or(|old| {
-            old.domain != state.domain || old.bundle != state.bundle || !same_authority(old, &state)
+            old.domain != state.domain
+                || old.bundle != state.bundle
+                || !same_authority(old, &state)
+                // Whoever was refused meanwhile waits for minutes before it asks again.
+                || (state.is_available && !old.is_available)
         });
         states.insert(state.domain.name.clone(), Arc::new(state));
         changed

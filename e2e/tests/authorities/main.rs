@@ -5,6 +5,7 @@ mod secret;
 mod vault;
 mod vault_failures;
 mod vault_leaf;
+mod vault_rate;
 
 use countersign::api::TrustDomain;
 use countersign_e2e::{Chronicle, Namespace, seconds, wait_for};

@@ -26,7 +26,7 @@ path "MOUNT/revoke" { capabilities = ["update"] }
 "#;
 
 /// A TrustDomain of this name whose leaves Vault signs, in a mount of this name.
-async fn trust_domain(vault: &Vault, ns: &Namespace, name: &str) {
+pub async fn trust_domain(vault: &Vault, ns: &Namespace, name: &str) {
     vault.pki(name).await;
     vault.role(name, "agents", &format!("{name}.test")).await;
     let mut authority = authority(vault, ns, name, POLICY).await;
