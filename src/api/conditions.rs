@@ -147,6 +147,8 @@ pub enum Reason {
     NamesUnmatched,
 
     // TrustDomain, CRLPublished
+    /// What is revoked is not on every CRL that it is to be on. Of AgentIdentities.
+    CrlAwaited,
     /// Every CA has a CRL that is up to date.
     UpToDate,
     /// What was revoked could not be recorded.
@@ -203,6 +205,7 @@ impl Reason {
             Reason::Published => "Published",
             Reason::NamespacesUnreached => "NamespacesUnreached",
             Reason::Revoked => "Revoked",
+            Reason::CrlAwaited => "CRLAwaited",
             Reason::UpToDate => "UpToDate",
             Reason::RecordNotWritten => "RecordNotWritten",
             Reason::CrlNotSigned => "CRLNotSigned",

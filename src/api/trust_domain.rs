@@ -302,6 +302,9 @@ pub struct CrlStatus {
     /// Certificates on them.
     #[schemars(extend("format" = "int32"))]
     pub entries: u32,
+    /// Key ids of CAs that have none here, since their keys are somebody else's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signed_elsewhere: Vec<String>,
 }
 
 /// One CA.

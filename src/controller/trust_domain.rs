@@ -159,9 +159,9 @@ async fn serve(
         // A revocation does not wait for clocks: it goes by the API server's.
         if !report.status.slots.is_empty() {
             let revocation = revocation::run(context, &domain, &report.status, now).await;
-            spread(context, &domain, &bundle_pem, &revocation.crl_pem).await;
-            revocation::published(context, &domain, &revocation);
-            report.crls(&revocation);
+            let spread = spread(context, &domain, &bundle_pem, &revocation.crl_pem).await;
+            let unreached = revocation::published(context, &domain, &revocation, &spread);
+            report.crls(&revocation, &unreached);
         }
         publish(context, resource, report).await?;
         return Ok(Some(RETRY));
@@ -176,9 +176,9 @@ async fn serve(
         [] => None,
         _ => Some(spread(context, &domain, &bundle_pem, &revocation.crl_pem).await),
     };
-    if spread.is_some() {
-        revocation::published(context, &domain, &revocation);
-        report.crls(&revocation);
+    if let Some(spread) = &spread {
+        let unreached = revocation::published(context, &domain, &revocation, spread);
+        report.crls(&revocation, &unreached);
     }
     let reach = spread.as_ref().map(|spread| match awaits_targets(&report.status.slots) {
         Some(SlotKind::Root) => reach(context, &domain, bundle, spread),

@@ -1,7 +1,8 @@
 //! The status of a TrustDomain in the making, and the one patch that writes it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use kube::Resource;
 
 use super::Failure;
@@ -12,6 +13,7 @@ use crate::api::conditions::{
 };
 use crate::api::{BundleStatus, RemoteStatus, TrustDomain, TrustDomainStatus};
 use crate::controller::{Context, some_of};
+use crate::decide::schedule::whole_seconds;
 use crate::decide::slots::SlotPlan;
 use crate::identity::Domain;
 use crate::sign::Chain;
@@ -24,13 +26,13 @@ pub struct Report {
     pub status: TrustDomainStatus,
     generation: i64,
     /// When the turn began.
-    pub now: jiff::Timestamp,
+    pub now: Timestamp,
     failure: Option<(Reason, String)>,
 }
 
 impl Report {
     /// Begins with the status that is there.
-    pub fn new(resource: &TrustDomain, now: jiff::Timestamp) -> Self {
+    pub fn new(resource: &TrustDomain, now: Timestamp) -> Self {
         Report {
             status: resource.status.clone().unwrap_or_default(),
             generation: resource.metadata.generation.unwrap_or_default(),
@@ -97,7 +99,7 @@ impl Report {
     }
 
     /// The CRLs that are published.
-    pub fn crls(&mut self, revocation: &Revocation) {
+    pub fn crls(&mut self, revocation: &Revocation, unreached: &BTreeMap<String, Timestamp>) {
         if let Some(status) = &revocation.status {
             let mut status = status.clone();
             let before = self.status.crl.as_ref().map(|crl| crl.number).unwrap_or_default();
@@ -109,8 +111,25 @@ impl Report {
                 self.failure = Some((*reason, message.clone()));
                 self.set(CRL_PUBLISHED, false, *reason, message.clone());
             }
+            None if !unreached.is_empty() => {
+                let names = unreached.keys().cloned().collect();
+                let first = unreached.values().min().copied().unwrap_or(self.now);
+                let message = format!(
+                    "crl.pem could not be written to {}, the first of them since {}: what is revoked is said to be so 30 s later without them. See BundlePublished",
+                    some_of(&names),
+                    whole_seconds(first)
+                );
+                self.set(CRL_PUBLISHED, false, Reason::NamespacesUnreached, message);
+            }
             None => {
-                let message = "every CA has a CRL that is up to date".to_owned();
+                let but = match revocation.signed_elsewhere.as_slice() {
+                    [] => String::new(),
+                    elsewhere => format!(
+                        ", but for {}, whose keys are not Countersign's: crl.pem lacks theirs, and readers that look for a CRL of every CA need them from where they are published",
+                        elsewhere.join(", ")
+                    ),
+                };
+                let message = format!("every CA has a CRL that is up to date{but}");
                 self.set(CRL_PUBLISHED, true, Reason::UpToDate, message);
             }
         }
