@@ -7,7 +7,7 @@ IMAGE ?= countersign.dev/countersign:$(shell sed -n 's/^appVersion: //p' charts/
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
-demo: ## A kind cluster with a crew of agents that speak mutual TLS, through new certificates and a new root CA
+demo: ## A kind cluster with a crew of agents: mutual TLS, who may call whom, new certificates, a new root CA, a stolen key
 	@e2e/demo/demo.sh
 
 demo-down: ## Remove what demo made

@@ -11,7 +11,8 @@ cat <<'END'
 #
 # To remove the operator and keep every AgentIdentity, delete the namespace countersign-system and the
 # cluster-wide objects by name. `kubectl delete -f` of this file deletes the definitions too, and with
-# them every AgentIdentity and every agent's Secret.
+# them every AgentIdentity and every agent's Secret: delete the AgentIdentities first, while the
+# operator runs, or the definitions wait for it (docs/revocation.md, "Deleting an identity").
 apiVersion: v1
 kind: Namespace
 metadata:

@@ -11,6 +11,7 @@
 pub mod access;
 pub mod bundle;
 pub mod cluster_bundle;
+pub mod finalizer;
 pub mod pods;
 pub mod revocation;
 pub mod roster;

@@ -9,6 +9,7 @@ pub mod checks;
 pub mod clock;
 pub mod cluster_bundle;
 pub mod crl;
+pub mod deletion;
 pub mod departure;
 pub mod leaf;
 pub mod ledger;

@@ -20,10 +20,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Resource;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::ObjectMeta;
+use kube::{Resource, ResourceExt};
 
-use crate::api::names::{LABEL_VALUE_MAX, PREFIX, default_secret_name};
+use crate::api::names::{LABEL_VALUE_MAX, PREFIX, REVOKED_BY_ANNOTATION, default_secret_name};
 use crate::api::{
     AgentIdentity, DeletionPolicy, ExtraFormat, KeyAlgorithm, RevocationReason, RevokedSpec,
 };
@@ -77,8 +78,11 @@ pub struct Identity {
     pub template: Template,
     pub formats: BTreeSet<ExtraFormat>,
     pub deletion_policy: DeletionPolicy,
-    /// Why it is revoked, while it is.
+    /// Why it is revoked, while it is. One that is deleted is, unless what was issued to it is to
+    /// live on.
     pub revoked: Option<RevokedSpec>,
+    /// Who did that, or revoked single certificates, as the API server knows him.
+    pub revoked_by: Option<String>,
     /// Single certificates that are revoked.
     pub revoked_certificates: BTreeMap<Serial, RevocationReason>,
 }
@@ -107,6 +111,10 @@ pub enum IdentityError {
     RenewBeforeTooLong { renew_before: Lifetime, life: Lifetime },
     #[error("spec.podSelector: {0}")]
     Selector(#[from] SelectorError),
+    #[error(
+        "spec.podSelector asks for {0:?}: labels under countersign.dev/ follow from identities; select by labels of your own"
+    )]
+    SelectsByOurs(String),
     #[error(
         "spec.dnsNames has {0:?}, which is no DNS name: write lower-case labels without wildcard or trailing dot"
     )]
@@ -172,7 +180,7 @@ impl Identity {
                 .ok_or(IdentityError::Incomplete("metadata.creationTimestamp"))?
                 .0,
             service_account: spec.service_account_name.as_str().into(),
-            selector: PodSelector::parse(spec.pod_selector.as_ref())?,
+            selector: parse_selector(spec.pod_selector.as_ref())?,
             role: spec.role.clone(),
             trust_domain: spec.trust_domain.clone(),
             dns_names: spec.dns_names.iter().cloned().collect(),
@@ -183,10 +191,34 @@ impl Identity {
             template: parse_template(resource)?,
             formats,
             deletion_policy: delivery.deletion_policy.unwrap_or_default(),
-            revoked: spec.revoked.clone(),
+            revoked: spec.revoked.clone().or_else(|| revoked_by_deletion(resource)),
+            revoked_by: resource.annotations().get(REVOKED_BY_ANNOTATION).cloned(),
             revoked_certificates: parse_revoked(resource)?,
             key,
         })
+    }
+}
+
+/// What an identity is given to follows from labels that others write: by one of ours it would
+/// follow from itself.
+fn parse_selector(selector: Option<&LabelSelector>) -> Result<PodSelector, IdentityError> {
+    let parsed = PodSelector::parse(selector)?;
+    let labels = selector.and_then(|selector| selector.match_labels.as_ref());
+    let expressions = selector.and_then(|selector| selector.match_expressions.as_ref());
+    let keys = labels.into_iter().flatten().map(|(key, _)| key);
+    let mut keys = keys.chain(expressions.into_iter().flatten().map(|expression| &expression.key));
+    match keys.find(|key| is_reserved(key)) {
+        Some(key) => Err(IdentityError::SelectsByOurs(key.clone())),
+        None => Ok(parsed),
+    }
+}
+
+impl Identity {
+    /// Who revoked it, to be said after what was done; nothing where nobody says. What stands there
+    /// came from whoever tells the API server of its users, and is one line whatever that was.
+    pub fn by_whom(&self) -> String {
+        let by = self.revoked_by.as_ref().map(|by| format!(", by {}", by.escape_debug()));
+        by.unwrap_or_default()
     }
 }
 
@@ -233,6 +265,13 @@ fn parse_lives(resource: &AgentIdentity) -> Result<(Lifetime, Option<Lifetime>),
     }
 }
 
+fn revoked_by_deletion(resource: &AgentIdentity) -> Option<RevokedSpec> {
+    resource.metadata.deletion_timestamp.as_ref()?;
+    let policy = resource.spec.delivery.deletion_policy.unwrap_or_default();
+    let reason = RevocationReason::CessationOfOperation;
+    (policy == DeletionPolicy::Delete).then_some(RevokedSpec { reason, message: None })
+}
+
 fn parse_revoked(
     resource: &AgentIdentity,
 ) -> Result<BTreeMap<Serial, RevocationReason>, IdentityError> {
@@ -245,12 +284,17 @@ fn parse_revoked(
         .collect()
 }
 
+/// True if and only if the operator alone writes labels and annotations of this key.
+fn is_reserved(key: &str) -> bool {
+    key.starts_with(PREFIX) || key.contains(".countersign.dev/")
+}
+
 fn parse_template(resource: &AgentIdentity) -> Result<Template, IdentityError> {
     let Some(template) = &resource.spec.delivery.secret_template else {
         return Ok(Template::default());
     };
-    let reserved = |key: &&String| key.starts_with(PREFIX) || key.contains(".countersign.dev/");
-    if let Some(key) = template.labels.keys().chain(template.annotations.keys()).find(reserved) {
+    let mut keys = template.labels.keys().chain(template.annotations.keys());
+    if let Some(key) = keys.find(|key| is_reserved(key)) {
         return Err(IdentityError::ReservedKey(key.clone()));
     }
     Ok(Template { labels: template.labels.clone(), annotations: template.annotations.clone() })

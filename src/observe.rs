@@ -116,7 +116,11 @@ fn admit(view: &View, identity: &Identity) -> (Admission, Option<Arc<dyn Authori
     }
 }
 
-async fn read_secret(
+/// The Secret of the name that the spec gives.
+///
+/// # Errors
+/// When the API server did not answer.
+pub async fn read_secret(
     client: &Client,
     view: &View,
     memory: &Memory,

@@ -139,9 +139,10 @@ pub fn build_revoked(
     serial_numbers.extend(new.cloned().collect::<Vec<_>>());
     let since = before.map(|b| b.since.clone()).unwrap_or_else(|| whole_seconds(now).into());
     let message = format!(
-        "revoked since {} ({:?}){}: take spec.revoked away to give it a new key and certificate",
+        "revoked since {} ({:?}){}{}: take spec.revoked away to give it a new key and certificate",
         since.0,
         revoked.reason,
+        identity.by_whom(),
         revoked.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default(),
     );
     let ready = Ready::No { reason: Reason::Revoked, message: message.clone() };

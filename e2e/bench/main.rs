@@ -5,6 +5,7 @@
 
 mod load;
 mod measure;
+mod pods;
 mod report;
 
 use clap::Parser;
@@ -20,15 +21,21 @@ struct Arguments {
     /// How many AgentIdentities are applied at once
     #[arg(long, default_value_t = 2000)]
     identities: u32,
+    /// Measure instead what the admission policies cost a pod
+    #[arg(long)]
+    pods: bool,
 }
 
 fn main() {
-    let Arguments { identities } = Arguments::parse();
+    let Arguments { identities, pods } = Arguments::parse();
     // One thread for the measuring side, so that it takes no more of the machine than it must.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime can be made");
+    if pods {
+        return runtime.block_on(pods::measure()).print();
+    }
     let report = runtime.block_on(measure(identities));
     report.print();
     report.save();

@@ -11,6 +11,10 @@ set -euo pipefail
 source "${BASH_SOURCE[0]%/*}/lib.sh"
 # shellcheck source-path=SCRIPTDIR source=root.sh
 source "${BASH_SOURCE[0]%/*}/root.sh"
+# shellcheck source-path=SCRIPTDIR source=access.sh
+source "${BASH_SOURCE[0]%/*}/access.sh"
+# shellcheck source-path=SCRIPTDIR source=revoke.sh
+source "${BASH_SOURCE[0]%/*}/revoke.sh"
 
 step "The programs: kind, Kubernetes, kubectl and Helm"
 build_tools
@@ -34,10 +38,14 @@ step "One mutual handshake, planner to retrieval, in six steps"
 show_handshake
 step "Who is refused"
 show_refusals
+step "Who may call whom"
+show_access
 step "A rotation under traffic"
 show_rotation
 step "The root CA is replaced under traffic"
 show_new_root
+step "A stolen key: retrieval is revoked under traffic"
+show_revocation
 
 kubeconfig=${KUBECONFIG#"$PWD/"}
 cat <<END
@@ -47,6 +55,7 @@ All of it worked, in $SECONDS s. To look around:
     export KUBECONFIG=$kubeconfig PATH=\$PWD/target/tools:\$PATH
     kubectl get td,agid -A
     kubectl countersign trust demo
+    kubectl countersign graph
     kubectl describe agid planner -n $NAMESPACE
     kubectl exec -n $NAMESPACE deploy/planner -- agent report
     kubectl logs -n $NAMESPACE deploy/tools --tail=5

@@ -95,8 +95,8 @@ build_programs() {
 
 # Images are named by what is in them: what has not changed is neither loaded nor restarted, and what has changed is.
 build_images() {
-	local operator=$STATE/operator-image agent=$STATE/agent-image
-	mkdir -p "$operator" "$agent"
+	local operator=$STATE/operator-image agent=$STATE/agent-image envoy=$STATE/envoy-image
+	mkdir -p "$operator" "$agent" "$envoy"
 
 	cp "$CHECKOUT/Dockerfile" "$operator/Dockerfile"
 	"$CHECKOUT/packaging/assemble.sh" "$CHECKOUT/target/release/countersign" "$operator/target/image" kubectl-countersign
@@ -107,6 +107,12 @@ build_images() {
 	"$CHECKOUT/packaging/assemble.sh" "$CHECKOUT/target/release/agent" "$agent/root"
 	AGENT_IMAGE=countersign.dev/agent:demo-$(digest_of "$agent")
 	load_image "$agent" "$AGENT_IMAGE"
+
+	"$CHECKOUT/e2e/judges/build.sh" envoy 2>&1 | indent
+	cp "$DEMO/envoy.Dockerfile" "$envoy/Dockerfile"
+	"$CHECKOUT/packaging/assemble.sh" "$CHECKOUT/target/tools/envoy-program" "$envoy/root"
+	ENVOY_IMAGE=countersign.dev/envoy:demo-$(digest_of "$envoy")
+	load_image "$envoy" "$ENVOY_IMAGE"
 }
 
 load_image() { "$CHECKOUT/e2e/kind/image.sh" "$CLUSTER" "$1" "$2" 2>&1 | indent; }
@@ -142,7 +148,16 @@ declare_trust_domain() {
 	kubectl get trustdomain demo | indent
 }
 
+# forget_last_time: what later chapters of an earlier demo have left in a cluster that is used again. Each chapter begins as it did then.
+forget_last_time() {
+	kubectl get namespace "$NAMESPACE" >/dev/null 2>&1 || return 0
+	kubectl delete agentaccesspolicies --all --namespace "$NAMESPACE" >/dev/null
+	kubectl delete networkpolicy/countersign-quarantine pod/thief pod/forger secret/stolen --namespace "$NAMESPACE" --now --ignore-not-found >/dev/null
+	kubectl patch agentidentity retrieval --namespace "$NAMESPACE" --type merge --patch '{"spec": {"revoked": null}}' >/dev/null 2>&1 || true
+}
+
 start_crew() {
+	forget_last_time
 	# The example as it stands, with this image and certificates of minutes.
 	sed -e "s|image: countersign.dev/agent:demo|image: $AGENT_IMAGE|" \
 		-e "s|^\( *\)duration: 1h|\1duration: $DURATION\n\1renewBefore: $RENEW_BEFORE|" \

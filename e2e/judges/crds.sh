@@ -14,4 +14,9 @@ source_of() {
 }
 
 cp "$(source_of $ISTIO_API)/kubernetes/customresourcedefinitions.gen.yaml" "$1/istio.yaml"
-cp "$(source_of $CILIUM)/pkg/k8s/apis/cilium.io/client/crds/v2/ciliumnetworkpolicies.yaml" "$1/cilium.yaml"
+cilium=$(source_of $CILIUM)/pkg/k8s/apis/cilium.io/client/crds/v2
+{
+	cat "$cilium/ciliumnetworkpolicies.yaml"
+	echo ---
+	cat "$cilium/ciliumclusterwidenetworkpolicies.yaml"
+} >"$1/cilium.yaml"

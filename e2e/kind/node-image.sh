@@ -16,9 +16,9 @@ source "$CHECKOUT/e2e/tools/versions.sh"
 STATE=$CACHE/node-image
 SUITE=bookworm # systemd 252, the last one that boots where the machine has only cgroup v1
 PACKAGES=systemd,systemd-sysv,dbus,conntrack,iptables,nftables,iproute2,ethtool,util-linux,mount,kmod,libseccomp2
-PACKAGES+=,bash,ca-certificates,jq,procps,runc,containernetworking-plugins
+PACKAGES+=,bash,ca-certificates,jq,procps,runc,containernetworking-plugins,ipset
 PROGRAMS=(containerd containerd-shim-runc-v2 ctr crictl kubeadm kubelet kubectl kube-apiserver kube-controller-manager
-	kube-scheduler kube-proxy etcd coredns pause kind)
+	kube-scheduler kube-proxy etcd coredns pause kind kube-router)
 
 # step WHAT COMMAND...: says what it does, does it, and says how long that took.
 step() {
@@ -114,6 +114,7 @@ add_base_files() {
 	mkdir -p "$root/etc/kubernetes/manifests" "$root/opt/cni" "$root/kind/manifests"
 	ln -s /usr/lib/cni "$root/opt/cni/bin"
 	cp "$KIND"/node/default-*.yaml "$root/kind/manifests/"
+	cat "$KIND/node/kube-router.yaml" >>"$root/kind/manifests/default-cni.yaml"
 	echo -n "$KUBERNETES_VERSION" >"$root/kind/version"
 
 	# A container starts with kind's hook, which hides the machine's identity, and without limits of its own.
@@ -169,7 +170,8 @@ add_images() {
 	done
 	image_with_network_tools "$root" "$(kubeadm_image kube-proxy)" kube-proxy
 	image_with_network_tools "$root" countersign.dev/pod-network:v1 kubectl "$KIND/node/pod-network.sh"
-	images+=("$(kubeadm_image kube-proxy)" countersign.dev/pod-network:v1)
+	image_with_network_tools "$root" countersign.dev/kube-router:v1 kube-router "$KIND/node/kube-router.sh"
+	images+=("$(kubeadm_image kube-proxy)" countersign.dev/pod-network:v1 countersign.dev/kube-router:v1)
 
 	docker save --output "$WORK/images.tar" "${images[@]}"
 	docker image rm --force "${images[@]}" >/dev/null # their names belong to others; the node's copy is the one we want
@@ -192,8 +194,8 @@ image_with_network_tools() {
 	local root=$1 image=$2 program=$3 script=${4:-} context=$WORK/images/$3
 	local entrypoint="" plugins
 	mkdir -p "$context"/{usr/local/bin,run,tmp,etc}
-	copy_with_libraries "$root" "$context" /usr/sbin/xtables-nft-multi /usr/sbin/nft /usr/sbin/ip /usr/sbin/conntrack \
-		/bin/bash /bin/sleep /bin/cat /bin/mv
+	copy_with_libraries "$root" "$context" /usr/sbin/xtables-nft-multi /usr/sbin/nft /usr/sbin/ip /usr/sbin/ipset \
+		/usr/sbin/conntrack /bin/bash /bin/sleep /bin/cat /bin/mv
 	copy_links_to "$root" "$context" xtables-nft-multi
 	# The matches of iptables are plugins, some with libraries of their own: without libm, kube-proxy gets along until
 	# the first Service with two endpoints.

@@ -1,11 +1,11 @@
 //! The admission policies as they are shipped, and as a first rollout would have them.
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use crate::install::{apply, shipped};
+use crate::install::{api_of, apply, shipped};
 use crate::users::OPERATOR_NAMESPACE;
 use crate::wait::{seconds, wait_for};
 
@@ -42,6 +42,15 @@ fn soften(binding: &mut Value) {
         if let Some(param) = spec.get_mut("paramRef") {
             param["parameterNotFoundAction"] = json!("Allow");
         }
+    }
+}
+
+/// Takes the policies' bindings away: nothing is asked any more.
+pub async fn remove_bindings(client: &Client) {
+    for object in shipped(|kind| kind.ends_with("AdmissionPolicyBinding")) {
+        let name = object["metadata"]["name"].as_str().expect("an object of ours has a name");
+        let deleted = api_of(client, &object).delete(name, &DeleteParams::default()).await;
+        deleted.unwrap_or_else(|error| panic!("cannot delete {name}: {error}"));
     }
 }
 

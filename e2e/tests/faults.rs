@@ -3,14 +3,16 @@
 
 use std::time::Instant;
 
+use countersign::api::{SlotKind, TrustDomain};
 use countersign_e2e::process::Signal;
 use countersign_e2e::world::DOMAIN;
 use countersign_e2e::{
     Delivered, Namespace, Operator, Options, User, World, holds_for, seconds, wait_for,
 };
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{ResourceQuota, Secret};
-use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 
 #[tokio::test]
@@ -19,6 +21,8 @@ async fn the_api_server_is_gone_for_a_minute() {
     let ns = world.namespace("outage").await;
     issue(&ns, "before", 5).await;
     let serials = serials(&ns, "before", 5).await;
+    let trust_domains: Api<TrustDomain> = Api::all(ns.client.clone());
+    soaks(&ns, &trust_domains).await;
 
     world.server.stop_api_server();
     holds_for("the operator lives on", seconds(60), async || {
@@ -29,11 +33,53 @@ async fn the_api_server_is_gone_for_a_minute() {
     })
     .await;
     world.server.restart_api_server().await;
-    let began = Instant::now();
+    let (began, back) = (Instant::now(), countersign::runtime::clock::now());
     issue(&ns, "after", 5).await;
+    wait_for("kubelets had no answer either: the soak begins anew", seconds(20), async || {
+        let found = trust_domains.get("soaks").await.map_err(|error| error.to_string())?;
+        let rotation = found.status.as_ref().and_then(|status| status.rotation.clone());
+        let since = rotation.as_ref().and_then(|rotation| rotation.reached_since.as_ref());
+        // A status keeps whole seconds, and so does what the API server says of the time.
+        let back = back - SignedDuration::from_secs(10);
+        if since.is_some_and(|since| since.0 > back) {
+            Ok(())
+        } else {
+            Err(format!("{:?}", found.status))
+        }
+    })
+    .await;
     assert!(began.elapsed() < seconds(30), "recovered after {:?}", began.elapsed());
     assert_eq!(self::serials(&ns, "before", 5).await, serials, "nothing was issued twice");
     issued_once(&ns, "after", 5).await;
+}
+
+/// A TrustDomain whose next root has been everywhere for a moment.
+async fn soaks(ns: &Namespace, trust_domains: &Api<TrustDomain>) {
+    let spec = |root: u32| {
+        json!({
+            "domain": "soaks.test",
+            "authority": {"selfSigned": {}},
+            "ca": {"soak": "50s", "atLeast": {"root": root}},
+            "bundle": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": ns.name}}},
+        })
+    };
+    for (root, phases) in [(1, ["Active"].as_slice()), (2, &["Active", "Prepared"])] {
+        ns.trust_domain("soaks", spec(root)).await;
+        wait_for("the roots are there", seconds(20), async || {
+            let found = trust_domains.get("soaks").await.map_err(|error| error.to_string())?;
+            let status = found.status.clone().unwrap_or_default();
+            let roots = status.slots.iter().filter(|slot| slot.kind == SlotKind::Root);
+            let found: Vec<String> = roots.map(|slot| format!("{:?}", slot.phase)).collect();
+            let is_reached =
+                status.rotation.is_some_and(|rotation| rotation.reached_since.is_some());
+            if found == phases && (root == 1 || is_reached) {
+                Ok(())
+            } else {
+                Err(format!("{found:?}"))
+            }
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

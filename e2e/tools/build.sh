@@ -39,6 +39,7 @@ containerd              cluster   published  80 github.com/containerd/containerd
 ctr                     cluster   published  10 github.com/containerd/containerd/v2/cmd/ctr@$CONTAINERD_VERSION
 containerd-shim-runc-v2 cluster   published   5 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2@$CONTAINERD_VERSION
 coredns                 cluster   published 135 github.com/coredns/coredns@$COREDNS_VERSION
+kube-router             cluster   published  80 github.com/cloudnativelabs/kube-router/v2/cmd/kube-router@$KUBE_ROUTER_VERSION
 helm                    helm      published  60 helm.sh/helm/v3/cmd/helm@$HELM_VERSION
 zlint                   judges    published  15 github.com/zmap/zlint/v3/cmd/zlint@$ZLINT_VERSION
 "

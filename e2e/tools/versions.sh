@@ -23,6 +23,7 @@ COREDNS_VERSION=v1.14.6
 CRICTL_VERSION=v1.37.0
 HELM_VERSION=v3.22.0
 KIND_VERSION=v0.33.0
+KUBE_ROUTER_VERSION=v2.1.0
 ZLINT_VERSION=v3.7.3
 
 # The day of Kubernetes' release, for its version stamp: with today's date, the same sources would build differently

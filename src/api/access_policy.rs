@@ -22,6 +22,7 @@ use super::schema;
     derive = "Default",
     doc = "Who may call an agent, and for what; compiled into every enforcer that the cluster has.",
     validation = Rule::new("size(self.metadata.name) <= 63").message("an AgentAccessPolicy's name is also a label on what is made of it: write at most 63 characters"),
+    validation = Rule::new("self.metadata.name != 'countersign-revoked'").message("countersign-revoked is the name of what is made of all policies of a namespace to close revoked pods: write another"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Enforcers", type_ = "string", json_path = ".status.enforcers[*].name"),

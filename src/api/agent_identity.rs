@@ -42,7 +42,7 @@ pub struct AgentIdentitySpec {
 
     /// Narrows the identity to some of the ServiceAccount's pods. By default it is all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::label_selector")]
+    #[schemars(schema_with = "schema::pod_selector")]
     pub pod_selector: Option<LabelSelector>,
 
     /// The TrustDomain that vouches for the identity. By default the one marked `default: true`.

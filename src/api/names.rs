@@ -52,6 +52,13 @@ pub const AGENT_SIGNER: &str = "countersign.dev/agent";
 /// Finalizer on TrustDomains: identities belong to it, or its CAs' keys are not destroyed yet.
 pub const FINALIZER: &str = "countersign.dev/authorities";
 
+/// Annotation on AgentIdentities: who last changed what is revoked, while anything is. An admission
+/// policy writes it, and nobody else may.
+pub const REVOKED_BY_ANNOTATION: &str = "countersign.dev/revoked-by";
+
+/// Finalizer on AgentIdentities: what was issued to one that is deleted is revoked before it goes.
+pub const REVOCATION_FINALIZER: &str = "countersign.dev/revocation";
+
 /// Everything of ours starts with this; a user's template may not.
 pub const PREFIX: &str = "countersign.dev/";
 
@@ -85,6 +92,10 @@ pub const SECRET_KEYS: [&str; 9] = [
     ENVOY_TRUST,
     ENVOY_TRUST_CRL,
 ];
+
+/// What is made of a namespace's AgentAccessPolicies to close the pods of revoked identities. No policy has this name, since what is
+/// made of one is called after it.
+pub const ACCESS_REVOKED_NAME: &str = "countersign-revoked";
 
 /// In the ConfigMap for an Envoy beside a target: who may call, as `envoy.filters.http.rbac`.
 pub const ENVOY_ACCESS: &str = "envoy-access.json";

@@ -145,6 +145,19 @@ pub fn template_labels(generator: &mut SchemaGenerator) -> Schema {
     schema
 }
 
+/// A selector of pods whose labels others write.
+pub fn pod_selector(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = label_selector(generator);
+    schema.insert(
+        "x-kubernetes-validations".into(),
+        serde_json::json!([{
+            "rule": "(!has(self.matchLabels) || self.matchLabels.all(key, !key.startsWith('countersign.dev/') && !key.contains('.countersign.dev/'))) && (!has(self.matchExpressions) || self.matchExpressions.all(e, !e.key.startsWith('countersign.dev/') && !e.key.contains('.countersign.dev/')))",
+            "message": "labels under countersign.dev/ follow from identities; select by labels of your own",
+        }]),
+    );
+    schema
+}
+
 /// A Kubernetes label selector with every part bounded.
 pub fn label_selector(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

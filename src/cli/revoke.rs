@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 
 use self::selection::{Name, Wish, is_done, name_of, select, summary};
@@ -153,6 +153,8 @@ async fn run(
         println!("{}", nothing_to_do(&found, wish));
         return Ok(());
     }
+    let namespaces = selected.iter().map(|identity| name_of(identity).0).collect();
+    entitled(cluster, namespaces).await?;
     if who.name.is_none() {
         println!("{}", summary(&selected, wish));
         confirm(how, selected.len())?;
@@ -197,6 +199,25 @@ async fn run(
             "{} not {done} within {} s, such as {namespace}/{name}: see its conditions and whether the operator runs; it goes on by itself",
             count(waiting.len(), "agent"),
             PATIENCE.as_secs()
+        );
+    }
+    Ok(())
+}
+
+/// Goes on only if whoever asks may revoke in these namespaces. The API server would refuse each
+/// change; of many, some would be done and some not.
+async fn entitled(cluster: &Cluster, namespaces: BTreeSet<String>) -> anyhow::Result<()> {
+    if namespaces.len() > 1 && cluster.may_revoke(None).await? {
+        return Ok(());
+    }
+    let checks = futures::stream::iter(&namespaces).map(async |namespace| {
+        let is_allowed = cluster.may_revoke(Some(namespace)).await;
+        is_allowed.map(|is_allowed| (!is_allowed).then_some(namespace))
+    });
+    let lacking: Vec<Option<&String>> = checks.buffer_unordered(AT_ONCE).try_collect().await?;
+    if let Some(namespace) = lacking.into_iter().flatten().min() {
+        bail!(
+            "you may not revoke AgentIdentities of namespace {namespace}, or give them back: it wants the verb revoke on agentidentities.countersign.dev, which the ClusterRole countersign-revoker has. Nothing is changed"
         );
     }
     Ok(())
@@ -285,6 +306,7 @@ async fn revoke_serial(
 ) -> anyhow::Result<()> {
     let namespace = options.who.namespace.as_deref().unwrap_or(cluster.default_namespace());
     let serial = serial.replace(':', "").to_lowercase();
+    entitled(cluster, BTreeSet::from([namespace.to_owned()])).await?;
     for _ in 0..ATTEMPTS {
         let identity = cluster.identity(namespace, name).await?;
         let status = identity.status.as_ref();

@@ -1,5 +1,6 @@
 //! AgentIdentity: from its spec to a certificate in a Secret.
 
+mod deletion;
 mod revocation;
 
 use std::sync::Arc;
@@ -40,7 +41,7 @@ async fn reconcile(context: &Context, key: &IdentityKey) -> Result<Next, WireErr
     let now = context.now();
     let Some(facts) = context.view.identities.get(&key.clone().into()) else { return Ok(None) };
     if facts.is_being_deleted {
-        return Ok(None);
+        return deletion::run(context, key, &facts, now).await;
     }
 
     // 1. Understand the spec: the watch has, or says why it cannot.
@@ -84,6 +85,14 @@ async fn reconcile(context: &Context, key: &IdentityKey) -> Result<Next, WireErr
         crl_url: context.crl_url.as_deref(),
         now,
     });
+
+    // Whoever has a certificate stays until it is revoked; so this is before the first is signed. The
+    // watch tells of the write, and the next turn goes on. An admission policy spares it.
+    let has_certificate = observed.previous().is_some_and(|status| status.revision > Some(0));
+    if !facts.is_held() && (has_certificate || matches!(plan.step, Step::Issue(_))) {
+        apply::finalizer::put_on(&context.client, key, &facts).await?;
+        return Ok(None);
+    }
 
     // 4. and 5. Sign and apply.
     let performed = perform(context, identity, &facts, &mut observed, &plan, now).await?;

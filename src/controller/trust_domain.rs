@@ -92,6 +92,10 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
     let object = context.view.trust_domains.get(&ObjectKey::new("", name));
     let Some(Object::Read(resource)) = object.as_deref() else {
         forget(context, name);
+        // What is revoked in one that cannot be read waits until it can.
+        if object.is_none() {
+            close_book(context, name);
+        }
         return Ok(None);
     };
     let mut report = Report::new(resource, context.now());
@@ -105,6 +109,7 @@ async fn reconcile(context: &Context, name: &str) -> Result<Next, Failure> {
         Some(Departure::Goes) => {
             // Nothing signs any more, and whoever belonged here hears of it, before anything goes.
             forget(context, name);
+            close_book(context, name);
             return departure::clear(context, resource).await.map(|()| None);
         }
         Some(Departure::Held(identities)) => report.deleting(Some(identities)),
@@ -186,6 +191,7 @@ async fn serve(
             recorded: &report.status.slots,
             rotation: report.status.rotation.as_ref(),
             reach: reach.as_ref(),
+            contact_since: context.time.contact_since(),
             now: context.now(),
         });
         let Some(order) = &plan.create else { break plan };
@@ -270,11 +276,15 @@ const BLOCKED_CHECK: Duration = Duration::from_secs(60);
 
 fn forget(context: &Context, name: &str) {
     context.slots.forget(name);
-    for identity in context.book.forget(name) {
-        context.identities.wake(identity);
-    }
     if context.view.domains.remove(name) {
         context.domains_changed();
+    }
+}
+
+/// Nobody trusts its CAs any more: whoever waits for a CRL of theirs need not.
+fn close_book(context: &Context, name: &str) {
+    for identity in context.book.forget(name) {
+        context.identities.wake(identity);
     }
 }
 

@@ -308,7 +308,8 @@ fn take_identity_in(context: &Context, change: Change<AgentFacts>) {
 fn first_look(context: &Context, facts: &AgentFacts) -> Option<Duration> {
     let now = context.now();
     let is_due = facts.schedule.is_none_or(|(_, renew_at)| renew_at <= now);
-    if context.view.identities.is_ready() || !facts.is_ready || is_due {
+    let is_urgent = is_due || !facts.is_ready || facts.is_being_deleted;
+    if context.view.identities.is_ready() || is_urgent {
         return None;
     }
     Some(context.first_looks.wait_once(now))

@@ -4,7 +4,7 @@
 //! What holds, and what every emitter must keep to or stay below:
 //! - Whoever is the target of any policy is called by those alone whom some policy names.
 //! - Policies add up: one that lets through is enough.
-//! - A revoked identity calls nobody, and neither does one that has no SPIFFE ID.
+//! - A revoked identity calls nobody and is called by nobody; one that has no SPIFFE ID calls nobody.
 
 pub mod emit;
 pub mod plan;
@@ -63,6 +63,8 @@ pub struct Rule {
     pub without_account: BTreeSet<SpiffeId>,
     /// The identities that it is about.
     pub targets: BTreeSet<IdentityKey>,
+    /// Those of them that are revoked: they are called by nobody.
+    pub revoked: BTreeSet<IdentityKey>,
     /// Names that match nothing, each with what is wrong.
     pub unmatched: Vec<String>,
 }
@@ -180,6 +182,7 @@ impl Rule {
             accounts: BTreeSet::new(),
             without_account: BTreeSet::new(),
             targets: BTreeSet::new(),
+            revoked: BTreeSet::new(),
             unmatched: Vec::new(),
             policy: policy.clone(),
         };
@@ -232,7 +235,12 @@ impl Rule {
             Target::Role(role) => agent.role.as_ref() == Some(role),
             Target::Pods(selector, _) => agent.pod_labels().iter().any(|pod| selector.matches(pod)),
         };
-        self.targets = agents.within(namespace).filter(meant).map(|a| a.key.clone()).collect();
+        for agent in agents.within(namespace).filter(meant) {
+            self.targets.insert(agent.key.clone());
+            if agent.is_revoked {
+                self.revoked.insert(agent.key.clone());
+            }
+        }
         if self.targets.is_empty() {
             match &policy.target {
                 Target::Identity(name) => {

@@ -54,6 +54,8 @@ pub struct SlotSituation<'a> {
     pub rotation: Option<&'a RotationStatus>,
     /// Which targets hold the bundle of the recorded slots; None where it was not published yet.
     pub reach: Option<&'a Reach>,
+    /// Since when the API server has answered, after a time in which it did not.
+    pub contact_since: Option<Timestamp>,
     pub now: Timestamp,
 }
 

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::{PodSelector, SelectorError, SpiffeError, SpiffeId, TrustDomainName};
 use super::{is_label_value, is_object_name};
-use crate::api::names::LABEL_VALUE_MAX;
+use crate::api::names::{ACCESS_REVOKED_NAME, LABEL_VALUE_MAX};
 use crate::api::{AccessFrom, AccessTarget, AgentAccessPolicy, Enforcer, HttpRule};
 
 /// Which AgentAccessPolicy, and which of several that had this name.
@@ -87,6 +87,10 @@ pub enum AccessError {
     Incomplete(&'static str),
     #[error("metadata.name is {0} characters long and is also a label: write at most 63")]
     NameTooLong(usize),
+    #[error(
+        "metadata.name is {ACCESS_REVOKED_NAME}, which is the name of what closes revoked pods: write another"
+    )]
+    NameTaken,
     #[error("spec.target is exactly one of identity, role and podSelector: write one of them")]
     Target,
     #[error("spec.target.podSelector: {0}")]
@@ -130,6 +134,9 @@ impl AccessPolicy {
         };
         if key.name.len() > LABEL_VALUE_MAX {
             return Err(AccessError::NameTooLong(key.name.len()));
+        }
+        if key.name == ACCESS_REVOKED_NAME {
+            return Err(AccessError::NameTaken);
         }
         let spec = &resource.spec;
         let ports: BTreeSet<u16> = spec.target.ports.iter().copied().collect();

@@ -62,6 +62,14 @@ fn each_rule_of_the_spec_has_its_own_refusal() {
             json!({"podSelector": {"matchExpressions": [{"key": "a", "operator": "Like", "values": ["b"]}]}}),
             "spec.podSelector",
         ),
+        (
+            json!({"podSelector": {"matchLabels": {"countersign.dev/role": "planner"}}}),
+            "spec.podSelector asks for \"countersign.dev/role\"",
+        ),
+        (
+            json!({"podSelector": {"matchExpressions": [{"key": "countersign.dev/state", "operator": "Exists"}]}}),
+            "select by labels of your own",
+        ),
     ] {
         let said = refusal(spec.clone());
         assert!(said.contains(part), "{spec}: {said}");

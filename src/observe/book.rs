@@ -23,6 +23,8 @@ struct Page {
     entries: Arc<Entries>,
     /// Serial numbers of the entries.
     serials: BTreeSet<String>,
+    /// What of `entries` stood in the record when that was last seen to.
+    recorded: Arc<Entries>,
     /// What stood in `entries` when the CRLs were last published.
     published: Arc<Entries>,
     waiting: BTreeSet<IdentityKey>,
@@ -45,6 +47,8 @@ struct Written {
 pub struct Submission {
     /// Entries that nobody had handed in before.
     pub new: usize,
+    /// True if and only if each of them stands in the record.
+    pub is_recorded: bool,
     /// True if and only if each of them is on a CRL that is published.
     pub is_published: bool,
 }
@@ -59,10 +63,11 @@ impl Book {
             new += usize::from(page.enter(entry));
         }
         let is_published = entries.iter().all(|entry| page.published.contains_key(&entry.key));
+        let is_recorded = entries.iter().all(|entry| page.recorded.contains_key(&entry.key));
         if !is_published {
             page.waiting.insert(who.clone());
         }
-        Submission { new, is_published }
+        Submission { new, is_recorded, is_published }
     }
 
     /// Takes in what the record holds.
@@ -82,6 +87,11 @@ impl Book {
     /// True if and only if a certificate with this serial number is revoked, in any trust domain.
     pub fn has(&self, serial: &str) -> bool {
         self.lock().values().any(|page| page.serials.contains(serial))
+    }
+
+    /// These stand in the record now.
+    pub fn note_recorded(&self, domain: &str, entries: Arc<Entries>) {
+        self.lock().entry(domain.to_owned()).or_default().recorded = entries;
     }
 
     /// These are published now. Returns whoever waited for that.

@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
+
 use super::view::SecretFacts;
 use crate::api::AgentIdentityStatus;
 use crate::decide::Content;
@@ -32,6 +34,7 @@ struct Recollection {
     /// A write was refused because the world is not as the mirrors have it: read before deciding.
     doubt: bool,
     failures: u32,
+    deleted_since: Option<Timestamp>,
 }
 
 /// A write that the watch has not told of yet, which is soon: boxed, for most have none.
@@ -176,6 +179,12 @@ impl Memory {
         let recollection = memory.entry(identity.clone()).or_default();
         recollection.failures = recollection.failures.saturating_add(1);
         recollection.failures
+    }
+
+    /// Since when this replica knows that it was deleted: since `now`, where this is the first time.
+    pub fn deleted_since(&self, identity: &IdentityKey, now: Timestamp) -> Timestamp {
+        let mut memory = self.lock();
+        *memory.entry(identity.clone()).or_default().deleted_since.get_or_insert(now)
     }
 
     /// Ends a row of failures.

@@ -1,7 +1,7 @@
 //! Who leads: a Lease that is only ever written with the resourceVersion that was read.
 //!
 //! Times are measured on this machine's own monotonic clock, and never compared with another's
-//! (the times in the Lease are for people). A leader stops acting `STOPS_AFTER` after the last
+//! (the times in the Lease are for people, and tell a new leader whether there was a long silence). A leader stops acting `STOPS_AFTER` after the last
 //! renewal that it knows to have arrived, counted from before it was sent; another may start
 //! `LASTS` after it last saw the Lease change, which is later.
 
@@ -201,6 +201,9 @@ impl Elector {
         };
         if !is_free && since.elapsed() < LASTS {
             return Ok(None);
+        }
+        if let Some(renewed) = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref()) {
+            self.time.succeed(renewed.0);
         }
         let transitions = lease.spec.as_ref().and_then(|spec| spec.lease_transitions);
         let taken = Lease {

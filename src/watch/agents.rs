@@ -7,6 +7,7 @@ use kube::core::DeserializeGuard;
 
 use super::packed::Packed;
 use crate::api::conditions::READY;
+use crate::api::names::REVOCATION_FINALIZER;
 use crate::api::{AgentIdentity, AgentIdentityStatus};
 use crate::identity::Identity;
 
@@ -15,6 +16,8 @@ use crate::identity::Identity;
 pub struct AgentFacts {
     pub resource_version: Box<str>,
     pub is_being_deleted: bool,
+    /// `metadata.finalizers`.
+    pub finalizers: Box<[String]>,
     pub identity: Result<Arc<Identity>, Box<Misfit>>,
     /// True if and only if its status says that it is Ready.
     pub is_ready: bool,
@@ -49,6 +52,7 @@ impl AgentFacts {
         AgentFacts {
             resource_version: metadata.resource_version.unwrap_or_default().into(),
             is_being_deleted: metadata.deletion_timestamp.is_some(),
+            finalizers: metadata.finalizers.unwrap_or_default().into(),
             identity: identity.map(Arc::new).map_err(|message| {
                 let uid = metadata.uid.unwrap_or_default();
                 let generation = metadata.generation.unwrap_or_default();
@@ -58,6 +62,11 @@ impl AgentFacts {
             schedule: status.as_ref().and_then(schedule),
             status: status.as_ref().map(Packed::pack),
         }
+    }
+
+    /// True if and only if it stays until we let it go.
+    pub fn is_held(&self) -> bool {
+        self.finalizers.iter().any(|finalizer| finalizer == REVOCATION_FINALIZER)
     }
 
     /// Tells it from another of the same name.

@@ -9,6 +9,9 @@ use crate::decide::clock::{Disagreement, compare};
 
 /// An answer that took longer than this says nothing about now: the process may have been held.
 const STALE: Duration = Duration::from_secs(5);
+/// When nobody had an answer for longer than this, kubelets may have had none either: what was
+/// published before has perhaps not come into volumes. A change of leader takes half of it.
+const SILENCE: SignedDuration = SignedDuration::from_secs(30);
 
 /// This machine's clock, held against what the API server says in each answer about the Lease.
 ///
@@ -25,6 +28,7 @@ struct State {
     /// What the API server said, and when that was heard.
     heard: Option<(Timestamp, Instant)>,
     disagreement: Option<Disagreement>,
+    contact_since: Option<Timestamp>,
 }
 
 impl Timekeeper {
@@ -40,6 +44,10 @@ impl Timekeeper {
         }
         let own = (self.clock)();
         let mut state = self.lock();
+        let silent = state.heard.and_then(|(_, at)| SignedDuration::try_from(at.elapsed()).ok());
+        if silent.is_some_and(|silent| silent > SILENCE) {
+            state.contact_since = Some(said);
+        }
         state.heard = Some((said, Instant::now()));
         state.disagreement = compare(own, said, self.bound, state.disagreement);
     }
@@ -57,6 +65,20 @@ impl Timekeeper {
     /// That the two differ, as the last answer showed.
     pub fn disagreement(&self) -> Option<Disagreement> {
         self.lock().disagreement
+    }
+
+    /// Takes in when whoever led before last had an answer, as this replica begins to lead. (The
+    /// two clocks may differ by what is allowed, which is about as much as a silence.)
+    pub fn succeed(&self, last: Timestamp) {
+        let now = self.now();
+        if now.duration_since(last) > SILENCE {
+            self.lock().contact_since = Some(now);
+        }
+    }
+
+    /// Since when the API server has answered without a pause; None where no pause is known of.
+    pub fn contact_since(&self) -> Option<Timestamp> {
+        self.lock().contact_since
     }
 
     /// By how much this machine's clock is ahead of the API server's, give or take a second; None
@@ -89,6 +111,20 @@ mod tests {
 
     fn clock() -> Timestamp {
         Timestamp::from_second(CLOCK.load(Ordering::SeqCst)).unwrap()
+    }
+
+    #[test]
+    fn a_silence_is_known_of_from_the_lease_of_whoever_led_before() {
+        let at = |seconds: i64| Timestamp::from_second(1_900_000_000 + seconds).unwrap();
+        let time = Timekeeper::new(
+            || Timestamp::from_second(1_900_000_000).unwrap(),
+            SignedDuration::from_secs(60),
+        );
+        time.hear(at(0), Instant::now());
+        for (last, is_known) in [(-15, false), (3600, false), (-31, true)] {
+            time.succeed(at(last));
+            assert_eq!(time.contact_since().is_some(), is_known, "{last}");
+        }
     }
 
     #[test]

@@ -84,6 +84,32 @@ whether they are what they were.
 {{- end }}
 
 {{/*
+CEL variables of a policy on AgentIdentities: what is revoked and was, whether the request changes it, who the annotation
+countersign.dev/revoked-by says did, and who it should say, each a list of one or none.
+*/}}
+{{- define "countersign.revocationVariables" -}}
+- name: revocations
+  expression: >-
+    [object, oldObject].map(o, [
+      o != null && has(o.spec.revoked) ? dyn([o.spec.revoked]) : dyn([]),
+      o != null && has(o.spec.revokedCertificates) ? dyn(o.spec.revokedCertificates) : dyn([])])
+- name: changesRevocation
+  expression: "variables.revocations[0] != variables.revocations[1]"
+- name: said
+  expression: >-
+    [object, oldObject].map(o, o != null && has(o.metadata.annotations) && 'countersign.dev/revoked-by' in o.metadata.annotations
+      ? [o.metadata.annotations['countersign.dev/revoked-by']] : [])
+- name: saidBy
+  expression: "variables.said[0]"
+- name: saidBefore
+  expression: "variables.said[1]"
+- name: by
+  expression: >-
+    !variables.changesRevocation ? variables.saidBefore
+    : variables.revocations[0] == [dyn([]), dyn([])] ? [] : [request.userInfo.username]
+{{- end }}
+
+{{/*
 CEL variables of a policy whose parameter is a part of the namespace's roster: whether that part speaks of the pod's
 ServiceAccount, and the identity that the pod carries, as a list of one or none.
 */}}

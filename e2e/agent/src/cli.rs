@@ -31,6 +31,12 @@ pub enum Command {
     Handshake(HandshakeArgs),
     /// Try to get in without an identity. Exit code 0: refused, as must be. 1: let in. 2: could not try.
     Intrude(IntrudeArgs),
+    /// Call one tool of an MCP server. Exit code 0 if and only if it answers 200.
+    Ask(AskArgs),
+    /// Try something over and over until it is refused, or accepted, and print when that was.
+    Until(UntilArgs),
+    /// Be an MCP tool server in plain HTTP, for an Envoy in the same pod to stand before.
+    Mcp(McpArgs),
 }
 
 #[derive(Args)]
@@ -103,6 +109,65 @@ pub struct IntrudeArgs {
     /// The SPIFFE ID that the forged certificate claims (for --with other-ca).
     #[arg(long, required_if_eq("flavour", "other-ca"))]
     pub pretend: Option<String>,
+}
+
+#[derive(Args)]
+pub struct AskArgs {
+    /// The server, as host:port.
+    #[arg(long)]
+    pub to: String,
+
+    /// The SPIFFE ID that the server must prove.
+    #[arg(long)]
+    pub expect: String,
+
+    /// The tool to call.
+    #[arg(long)]
+    pub tool: String,
+
+    /// Present no certificate.
+    #[arg(long)]
+    pub without_certificate: bool,
+}
+
+#[derive(Args)]
+pub struct UntilArgs {
+    /// What to wait for.
+    #[arg(value_enum)]
+    pub outcome: Outcome,
+
+    /// The server, as host:port.
+    #[arg(long)]
+    pub to: String,
+
+    /// The SPIFFE ID that the server must prove. Without it, only a TCP connection is opened.
+    #[arg(long)]
+    pub expect: Option<String>,
+
+    /// Call this tool of an MCP server.
+    #[arg(long, requires = "expect")]
+    pub tool: Option<String>,
+
+    /// How long to pause between two tries, in milliseconds.
+    #[arg(long, default_value_t = 20)]
+    pub every: u32,
+
+    /// How long to try, in seconds.
+    #[arg(long, default_value_t = 120)]
+    pub within: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Outcome {
+    Refused,
+    Accepted,
+}
+
+#[derive(Args)]
+pub struct McpArgs {
+    /// Where to listen: loopback, since it asks nobody who they are.
+    #[arg(long, env = "AGENT_MCP", default_value = "127.0.0.1:8080")]
+    pub listen: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

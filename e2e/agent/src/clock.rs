@@ -3,8 +3,13 @@
 use jiff::{Timestamp, Unit};
 
 /// Now, to the second: that is as fine as certificates speak.
-#[expect(clippy::disallowed_methods, reason = "this is the agent's one place that asks")]
 pub fn now() -> Timestamp {
-    let now = Timestamp::now();
+    let now = precisely_now();
     now.round(Unit::Second).unwrap_or(now)
+}
+
+/// Now, for whoever measures.
+#[expect(clippy::disallowed_methods, reason = "this is the agent's one place that asks")]
+pub fn precisely_now() -> Timestamp {
+    Timestamp::now()
 }

@@ -163,8 +163,10 @@ fn failure_of(error: &std::io::Error, notes: &SharedNotes) -> Failure {
     if let Some(Err(refusal)) = read_notes(notes, |notes| notes.verdict.clone()) {
         return Failure::WeRefused(refusal);
     }
-    match explain::alert_in(error) {
-        Some(alert) => Failure::TheyRefused(explain::alert(alert)),
-        None => Failure::Broken(explain::tls(error)),
-    }
+    refusal_in(error).unwrap_or_else(|| Failure::Broken(explain::tls(error)))
+}
+
+/// Their verdict, if that is what ended the connection.
+pub fn refusal_in(error: &std::io::Error) -> Option<Failure> {
+    explain::alert_in(error).map(|alert| Failure::TheyRefused(explain::alert(alert)))
 }

@@ -13,8 +13,10 @@
 //! and a fourth, `lasting`, for agents that keep connections open.
 //!
 //! The rest is what makes it watchable: `serve`, `call` and `keep` speak, `counters` count, `report` prints them,
-//! `handshake` tells one handshake step by step, `intrude` tries to get in without an identity.
+//! `handshake` tells one handshake step by step, `intrude` tries to get in without an identity, `ask` calls a tool of an MCP server,
+//! `until` tells when somebody was cut off or let in, and `mcp` is a tool server that leaves all of this to an Envoy.
 
+mod ask;
 mod call;
 mod certificate;
 mod cli;
@@ -30,11 +32,13 @@ mod intrude;
 mod keep;
 mod lasting;
 mod material;
+mod mcp;
 mod report;
 mod revocation;
 mod run;
 mod serve;
 mod tls;
+mod until;
 mod verify;
 
 use std::process::ExitCode;
@@ -52,6 +56,9 @@ async fn main() -> ExitCode {
         Command::Report(args) => report::run(args).await,
         Command::Handshake(args) => handshake::run(&cli.identity, args).await,
         Command::Intrude(args) => intrude::run(&cli.identity, args).await,
+        Command::Ask(args) => ask::run(&cli.identity, args).await,
+        Command::Until(args) => until::run(&cli.identity, args).await,
+        Command::Mcp(args) => mcp::run(args).await,
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("agent: {error:#}");

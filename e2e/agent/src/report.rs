@@ -34,7 +34,10 @@ async fn read(status: &str) -> Result<String, anyhow::Error> {
 /// Pairs that a shell can split at spaces: no value has one in it.
 fn line(report: &Report) -> String {
     let before = report.calls.values().map(|calls| calls.before_first_success).sum::<u64>();
-    format!(
+    let each = report.calls.iter().map(|(name, calls)| {
+        format!(" tried_{name}={} failed_{name}={}", calls.tried, calls.failed)
+    });
+    let mut line = format!(
         "spiffe_id={} serial={} not_after={} loads={} tried={} failed={} before_first_success={before} accepted={} refused={} revoked={} cut_off={} started={}",
         report.spiffe_id,
         report.identity.serial,
@@ -47,5 +50,7 @@ fn line(report: &Report) -> String {
         report.revoked,
         report.cut_off,
         report.started,
-    )
+    );
+    line.extend(each);
+    line
 }

@@ -3,6 +3,8 @@
 
 mod envoy;
 mod published;
+mod quarantine;
+mod revoked;
 
 use countersign::api::{AgentAccessPolicy, EnforcerState};
 use countersign_e2e::{Namespace, User, World, gone, holds_for, seconds, wait_for};
@@ -31,7 +33,9 @@ async fn a_network_policy_is_made_kept_and_goes_with_its_policy() {
         ]}})
     };
     let wanted = json!({
-        "podSelector": {"matchLabels": {"countersign.dev/role": "tool"}},
+        "podSelector": {"matchLabels": {"countersign.dev/role": "tool"}, "matchExpressions": [
+            {"key": "countersign.dev/state", "operator": "NotIn", "values": ["revoked"]},
+        ]},
         "policyTypes": ["Ingress"],
         "ingress": [{
             "from": [peer("countersign.dev/identity", "executor"), peer("countersign.dev/role", "planner")],

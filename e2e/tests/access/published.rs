@@ -20,7 +20,7 @@ async fn the_meshes_own_definitions_take_what_is_made_for_them() {
     let ns = world.namespace("meshes").await;
     crew(&ns).await;
     let client = ns.client.clone();
-    for crd in crds() {
+    for crd in crds(&["security.istio.io", "cilium.io", "policy.linkerd.io"]) {
         apply(&client, &crd).await;
     }
     let crd_api: Api<CustomResourceDefinition> = Api::all(client.clone());
@@ -131,7 +131,8 @@ fn sorted(operation: &Value) -> Value {
     operation
 }
 
-fn crds() -> Vec<Value> {
+/// The published definitions of these groups.
+pub fn crds(groups: &[&str]) -> Vec<Value> {
     let published = workspace::tool("enforcer-crds");
     let files = [
         published.join("istio.yaml"),
@@ -141,7 +142,7 @@ fn crds() -> Vec<Value> {
     let all = files.iter().flat_map(|file| documents(&std::fs::read_to_string(file).unwrap()));
     let wanted = |crd: &Value| {
         let group = crd["spec"]["group"].as_str().unwrap_or_default();
-        ["security.istio.io", "cilium.io", "policy.linkerd.io"].contains(&group)
+        groups.contains(&group)
     };
     all.filter(wanted).collect()
 }

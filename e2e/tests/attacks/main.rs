@@ -5,6 +5,7 @@
 
 mod attack;
 mod pods;
+mod revoking;
 mod rows;
 mod scene;
 
@@ -31,6 +32,10 @@ async fn every_attack_is_refused_and_nothing_is_written() {
     let admin = server.client().await;
     let operator = server.client_of(User::Operator).await;
 
+    revoking::prepare(&scene).await;
+    let editor = scene.client_of_service_account("editor").await;
+    let guard = scene.client_of_service_account("guard").await;
+
     let before = scene.inventory().await;
     let mut table = Table::default();
     for (who, client) in [
@@ -48,7 +53,9 @@ async fn every_attack_is_refused_and_nothing_is_written() {
     ] {
         table.refused(who, client, rows::on_ca_secrets(&scene)).await;
     }
-    let stolen = rows::with_a_stolen_operator_token(&scene);
+    table.refused("who may write AgentIdentities", &editor, revoking::rows(&scene)).await;
+    let bundle = scene.room.bundle("test").await.data.expect("it has ca.crt");
+    let stolen = rows::with_a_stolen_operator_token(&scene, &bundle["ca.crt"]);
     table.refused("the operator's token", &operator, stolen).await;
     table.print();
     assert_eq!(scene.inventory().await, before, "nothing was written");
@@ -56,7 +63,8 @@ async fn every_attack_is_refused_and_nothing_is_written() {
     honest(&scene, &member).await;
     ignored(&scene, &member).await;
     template(&scene, &member).await;
-    ends(&scene, &admin).await;
+    revoking::harmless_and_allowed(&scene, &editor, &guard).await;
+    ends(&scene, &member, &admin).await;
 }
 
 /// What is not forged is not in the way.
@@ -165,9 +173,10 @@ async fn template(scene: &Scene, member: &Client) {
 }
 
 /// A namespace that ends takes its roster with it.
-async fn ends(scene: &Scene, admin: &Client) {
+async fn ends(scene: &Scene, member: &Client, admin: &Client) {
     let rooms: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(admin.clone());
     rooms.delete(&scene.room.name, &Default::default()).await.unwrap();
+    revoking::ends(scene, member, admin).await;
     countersign_e2e::gone("the namespace", countersign_e2e::seconds(60), async || {
         rooms.get_opt(&scene.room.name).await.unwrap().map(|room| room.status)
     })

@@ -143,17 +143,26 @@ pub fn on_ca_secrets(scene: &Scene) -> Vec<Attack> {
     ]
 }
 
-/// With the operator's own token.
-pub fn with_a_stolen_operator_token(scene: &Scene) -> Vec<Attack> {
+/// With the operator's own token, and a certificate to have trusted.
+pub fn with_a_stolen_operator_token(scene: &Scene, ca: &str) -> Vec<Attack> {
     let ns = &scene.room.name;
     let core = |rest: &str| format!("/api/v1/namespaces/{ns}/{rest}");
     let owner = |kind: &str, name: &str| json!([{"apiVersion": "countersign.dev/v1alpha1", "kind": kind, "name": name, "uid": "x", "controller": true}]);
     let labels = json!({"countersign.dev/identity": "planner"});
+    let identities = format!("/apis/countersign.dev/v1alpha1/namespaces/{ns}/agentidentities");
+    let only_finalizers = "the operator changes its finalizers of AgentIdentities and TrustDomains";
     let no_secret = "the operator writes no Secret";
     let no_map = "the operator writes no ConfigMap";
     let only_labels = "the operator changes labels and annotations of pods, and nothing else";
     let attack = |what, verb, path, body, says| Attack { what, verb, path, body, says };
     vec![
+        attack(
+            "a ClusterTrustBundle for everybody",
+            Post,
+            "/apis/certificates.k8s.io/v1/clustertrustbundles".to_owned(),
+            json!({"apiVersion": "certificates.k8s.io/v1", "kind": "ClusterTrustBundle", "metadata": {"name": "everybody"}, "spec": {"trustBundle": ca}}),
+            "ClusterTrustBundles of the signer countersign.dev/agent alone",
+        ),
         attack(
             "another label on a pod",
             Merge,
@@ -273,6 +282,34 @@ pub fn with_a_stolen_operator_token(scene: &Scene) -> Vec<Attack> {
             core("configmaps/foreign"),
             Value::Null,
             no_map,
+        ),
+        attack(
+            "another role for an identity",
+            Merge,
+            format!("{identities}/executor"),
+            json!({"spec": {"role": "planner"}}),
+            only_finalizers,
+        ),
+        attack(
+            "a label on an identity",
+            Merge,
+            format!("{identities}/executor"),
+            json!({"metadata": {"labels": {"app": "evil"}}}),
+            only_finalizers,
+        ),
+        attack(
+            "another's finalizer on an identity",
+            Merge,
+            format!("{identities}/executor"),
+            json!({"metadata": {"finalizers": ["countersign.dev/revocation", "example.com/a"]}}),
+            only_finalizers,
+        ),
+        attack(
+            "a trust domain for all namespaces",
+            Merge,
+            "/apis/countersign.dev/v1alpha1/trustdomains/granting".to_owned(),
+            json!({"spec": {"identities": {"grants": null}}}),
+            only_finalizers,
         ),
         attack(
             "another's Lease",

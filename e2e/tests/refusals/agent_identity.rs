@@ -181,6 +181,16 @@ pub const REFUSED: &[Row] = &[
         "{serviceAccountName: a, podSelector: {matchExpressions: [{key: app, operator: Like, values: [b]}]}}",
         "supported values: \"In\"",
     ),
+    (
+        "a selector by a label of ours",
+        "{serviceAccountName: a, podSelector: {matchLabels: {countersign.dev/identity: b}}}",
+        "labels under countersign.dev/ follow from identities; select by labels of your own",
+    ),
+    (
+        "a selector by the absence of a label of ours",
+        "{serviceAccountName: a, podSelector: {matchExpressions: [{key: countersign.dev/state, operator: DoesNotExist}]}}",
+        "labels under countersign.dev/ follow from identities; select by labels of your own",
+    ),
 ];
 
 /// Each is within the rules.

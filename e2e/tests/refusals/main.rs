@@ -77,6 +77,18 @@ async fn a_name_that_is_too_long_for_a_label_is_refused() {
 }
 
 #[tokio::test]
+async fn an_access_policy_is_not_called_as_what_closes_revoked_pods() {
+    let client = server().await.client().await;
+    let object = named(
+        "AgentAccessPolicy",
+        "countersign-revoked",
+        "{target: {role: a}, from: {roles: [a]}}",
+    );
+    let refusal = tried(&client, &object).await.unwrap_err();
+    assert!(refusal.contains("close revoked pods: write another"), "{refusal}");
+}
+
+#[tokio::test]
 async fn a_trust_domain_cannot_be_renamed() {
     let client = server().await.client().await;
     let mut object = named(

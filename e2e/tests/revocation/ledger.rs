@@ -91,13 +91,30 @@ async fn an_operator_that_is_killed_at_every_write_forgets_no_certificate() {
 
     // Undone: a serial number that is on the CRL is not used for what comes now.
     ns.change_identity("planner", json!({"spec": {"revoked": null}})).await;
-    let _operator = Operator::start_leading(&server, Options::replica("last")).await;
+    let operator = Operator::start_leading(&server, Options::replica("last")).await;
     let leaf = ns.settled("planner").await;
     wait_for("the CRL has what it had", seconds(10), async || {
         let now = serials_of(&ns.crls(TEST).await);
         if seen.is_subset(&now) && !now.contains(&leaf.serial) { Ok(()) } else { Err(now) }
     })
     .await;
+
+    // Deleted, with the operator killed at every write: it is on the CRL before it is gone.
+    operator.kill();
+    server.forget_leader().await;
+    ns.identities().delete("planner", &Default::default()).await.expect("it is deleted");
+    let is_gone = async || ns.identities().get_opt("planner").await.expect("an answer").is_none();
+    let mut writes = Vec::new();
+    while !is_gone().await {
+        assert!(writes.len() < LIVES, "no end after {LIVES} lives: {writes:#?}");
+        let write = live(&server, next("deletes"), |_| true, is_gone).await;
+        writes.extend(write.map(|write| format!("{} {}", write.kind(), write.name)));
+        if is_gone().await {
+            let found = serials_of(&ns.crls(TEST).await);
+            assert!(found.contains(&leaf.serial), "{} of {found:?}", leaf.serial);
+        }
+    }
+    println!("killed after each of {} writes of a deletion: {writes:#?}", writes.len());
 }
 
 /// One life: until its first write of that kind, or until `is_done`.

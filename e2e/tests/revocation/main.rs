@@ -1,5 +1,6 @@
 //! An identity that is revoked is cut off, in order, and stays cut off; nothing else is.
 
+mod deletion;
 mod ledger;
 mod mass;
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use countersign::api::AgentIdentity;
 use countersign_e2e::crls::serials_of;
-use countersign_e2e::{Namespace, User, World, seconds, wait_for, workspace};
+use countersign_e2e::{Namespace, User, World, gone, seconds, wait_for, workspace};
 use futures::StreamExt;
 use kube::api::PostParams;
 use serde_json::json;
@@ -45,6 +45,53 @@ async fn a_person_revokes_one_and_gives_it_back() {
 }
 
 #[tokio::test]
+async fn whoever_lacks_the_right_is_told_before_anything_is_done() {
+    let ns = World::shared().await.namespace("no-right").await;
+    ns.identity("planner", json!({"role": "planner"})).await;
+    let leaf = ns.settled("planner").await;
+    let rbac = "rbac.authorization.k8s.io";
+    let bind = async |role: &str| {
+        ns.put(json!({
+            "apiVersion": format!("{rbac}/v1"), "kind": "RoleBinding", "metadata": {"name": role},
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "User", "name": User::Member.name(), "apiGroup": rbac}],
+        }))
+        .await;
+    };
+    bind("countersign-view").await;
+    bind("countersign-edit").await;
+    let member = |arguments: &[&str]| typed_by(User::Member, &ns, arguments);
+    let told = "you may not revoke AgentIdentities of namespace";
+    let reason = ["--reason", "KeyCompromise"];
+    for arguments in [
+        &["revoke", "planner"][..],
+        &["revoke", "--role", "planner", "--yes"],
+        &["revoke", "planner", "--serial", &leaf.serial],
+    ] {
+        let (good, said) = wait_for("the roles are known", seconds(10), async || {
+            let said = member(&[arguments, &reason].concat());
+            if said.1.contains("cannot be listed") || said.1.contains("you may not read") {
+                Err(said)
+            } else {
+                Ok(said)
+            }
+        })
+        .await;
+        assert!(!good && said.contains(told) && said.contains("countersign-revoker"), "{said}");
+    }
+    bind("countersign-revoker").await;
+    wait_for("it does with the role", seconds(10), async || {
+        let (good, said) = member(&["revoke", "planner", "--reason", "KeyCompromise"]);
+        if good { Ok(()) } else { Err(said) }
+    })
+    .await;
+    let identity = ns.condition("planner", "Revoked", "True", None).await;
+    let conditions = identity.status.unwrap().conditions;
+    assert!(conditions.iter().any(|c| c.message.contains(", by member")), "{conditions:?}");
+    assert!(!member(&["unrevoke", "planner"]).1.contains(told));
+}
+
+#[tokio::test]
 async fn a_thousand_are_cut_off_at_once() {
     let world = World::start().await;
     let ns = world.namespace("many").await;
@@ -81,6 +128,22 @@ async fn a_thousand_are_cut_off_at_once() {
     println!("1,000 revoked in {:?}: {counts:?}\n{said}", began.elapsed());
     assert_eq!((counts["patch secrets"], counts["patch agentidentities/status"]), (MANY, MANY));
     assert!(counts["update configmaps"] <= 12, "one write a second and namespace: {counts:?}");
+
+    let (good, said) = typed(&ns, &["unrevoke", "--role", "executor", "--yes"]);
+    assert!(good && said.contains("1000 agents given back"), "{said}");
+    let before = ns.operators_writes().len();
+    let began = Instant::now();
+    ns.identities().delete_collection(&Default::default(), &Default::default()).await.unwrap();
+    gone("the identities", seconds(60), async || {
+        let left = ns.identities().list(&Default::default()).await.unwrap().items.len();
+        (left > 0).then_some(left)
+    })
+    .await;
+    let counts = ns.operators_writes().after(before).counts();
+    println!("1,000 deleted in {:?}: {counts:?}", began.elapsed());
+    assert_eq!(serials_of(&ns.crls(TEST).await).len(), 2 * MANY);
+    assert_eq!(counts["patch agentidentities"], MANY);
+    assert!(counts["update configmaps"] <= 30, "one write a second and namespace: {counts:?}");
 }
 
 async fn count(ns: &Namespace, condition: &str) -> usize {
@@ -92,10 +155,14 @@ async fn count(ns: &Namespace, condition: &str) -> usize {
     all.iter().filter(holds).count()
 }
 
-/// What a person types, who is in this namespace. True where it ended well, and what it said.
+/// What an administrator types, who is in this namespace. True where it ended well, and what it said.
 fn typed(ns: &Namespace, arguments: &[&str]) -> (bool, String) {
+    typed_by(User::Admin, ns, arguments)
+}
+
+fn typed_by(user: User, ns: &Namespace, arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new(workspace::built("countersign"));
-    command.env_clear().args(arguments).arg("--kubeconfig").arg(ns.server.kubeconfig(User::Admin));
+    command.env_clear().args(arguments).arg("--kubeconfig").arg(ns.server.kubeconfig(user));
     command.args(["--namespace", &ns.name]);
     let output = command.output().expect("the program runs");
     let said = String::from_utf8_lossy(&output.stdout).into_owned()

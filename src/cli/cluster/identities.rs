@@ -1,7 +1,8 @@
 //! What the commands read and write of AgentIdentities.
 
-use kube::api::{Api, ListParams, Patch, PatchParams};
-use serde_json::Value;
+use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
 
 use super::{Cluster, PAGE, Problem};
 use crate::api::AgentIdentity;
@@ -53,6 +54,26 @@ impl Cluster {
                 Some(token) => page = page.continue_token(&token),
                 None => return Ok(found),
             }
+        }
+    }
+
+    /// Whether whoever asks has the verb `revoke` on AgentIdentities of a namespace, or of all.
+    ///
+    /// # Errors
+    /// When the API server does not say.
+    pub async fn may_revoke(&self, namespace: Option<&str>) -> Result<bool, Problem> {
+        let review: SelfSubjectAccessReview = serde_json::from_value(json!({
+            "metadata": {},
+            "spec": {"resourceAttributes": {
+                "group": "countersign.dev", "resource": "agentidentities",
+                "verb": "revoke", "namespace": namespace,
+            }},
+        }))
+        .map_err(|error| Problem::Refused(error.to_string()))?;
+        let api = Api::<SelfSubjectAccessReview>::all(self.client.clone());
+        match api.create(&PostParams::default(), &review).await {
+            Ok(review) => Ok(review.status.is_some_and(|status| status.allowed)),
+            Err(error) => Err(Problem::Away(error.to_string())),
         }
     }
 

@@ -5,19 +5,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Context, Next, publish};
-use crate::api::RevokedSpec;
+use crate::api::{AgentIdentityStatus, RevokedSpec};
 use crate::apply;
 use crate::decide::SecretState;
 use crate::decide::ledger::{Issued, Ledger, leaf_of};
 use crate::decide::record::Entry;
 use crate::decide::revocation::{RevocationStep, entries, next_step, single_entries};
-use crate::identity::Identity;
+use crate::identity::{Identity, IdentityKey};
+use crate::observe::view::Object;
 use crate::observe::{Observed, PodCounts};
 use crate::status;
 use crate::telemetry::StepLabels;
+use crate::watch::ObjectKey;
 use crate::watch::agents::AgentFacts;
 use crate::watch::domains::DomainState;
 use crate::wire::WireError;
@@ -26,6 +28,8 @@ use crate::wire::WireError;
 const GATHER: Duration = Duration::from_millis(50);
 /// Whoever waits for a CRL is woken when it is published; this is for a defect.
 const AWAIT: Duration = Duration::from_secs(30);
+/// The longest life that a TrustDomain allows where it says nothing of it.
+const LONGEST_LIFE: SignedDuration = SignedDuration::from_hours(24);
 /// Labelling takes a few milliseconds, and is seen as soon as the watch tells of it.
 const LABELS_AWAITED: Duration = Duration::from_millis(300);
 const LABELS_LOOK: Duration = Duration::from_millis(5);
@@ -41,10 +45,12 @@ pub async fn run(
 ) -> Result<Next, WireError> {
     // 3. Decide, and hand in what is to be on the CRL.
     let alive = alive(context, identity, &observed, now);
-    let submitted = hand_in(context, identity, &observed, &entries(&alive, revoked.reason, now));
+    let entries = entries(&alive, revoked.reason, now);
+    let submitted = hand_in(context, &identity.key, own_domain(&observed), &entries);
     if submitted.new > 0 {
-        let who = format!("nothing is signed for it any more ({:?})", revoked.reason);
-        step(context, identity, "SigningStopped", "signing-stopped", who);
+        let (reason, by) = (revoked.reason, identity.by_whom());
+        let note = format!("nothing is signed for it any more ({reason:?}){by}");
+        step(context, identity, "SigningStopped", "signing-stopped", note);
         await_labels(context, identity).await;
     }
     // 5. Apply.
@@ -71,7 +77,8 @@ pub async fn run(
     let key = &identity.key;
     if publish(context, key, facts, &observed.status, status).await? && is_news {
         let message = revoked.message.as_deref().unwrap_or("no message");
-        let note = format!("revoked: {:?} ({message})", revoked.reason);
+        let by = identity.by_whom();
+        let note = format!("revoked: {:?} ({message}){by}", revoked.reason);
         step(context, identity, "Revoked", "status-written", note);
     }
     Ok(None)
@@ -88,10 +95,11 @@ pub fn revoked(
     if !identity.revoked_certificates.is_empty() {
         let alive = alive(context, identity, observed, now);
         let entries = single_entries(identity, &alive, now);
-        let submitted = hand_in(context, identity, observed, &entries);
+        let submitted = hand_in(context, &identity.key, own_domain(observed), &entries);
         if submitted.new > 0 {
             let serials: Vec<&str> = entries.iter().map(|e| e.key.serial.as_str()).collect();
-            let note = format!("to be on the CRL: {}", serials.join(", "));
+            let by = identity.by_whom();
+            let note = format!("to be on the CRL: {}{by}", serials.join(", "));
             step(context, identity, "CertificatesRevoked", "certificates", note);
         }
     }
@@ -101,29 +109,32 @@ pub fn revoked(
 }
 
 /// What came of handing in.
-struct Submitted {
-    new: usize,
-    is_published: bool,
+pub(super) struct Submitted {
+    pub new: usize,
+    pub is_recorded: bool,
+    pub is_published: bool,
 }
 
-/// Hands in entries at the trust domains whose CAs signed them.
-fn hand_in(
+/// Hands in entries at the trust domains whose CAs signed them; where it is not known which, at
+/// the one of this name.
+pub(super) fn hand_in(
     context: &Context,
-    identity: &Identity,
-    observed: &Observed,
+    who: &IdentityKey,
+    named: Option<&str>,
     entries: &[Entry],
 ) -> Submitted {
     let mut by_domain = BTreeMap::<String, Vec<Entry>>::new();
     for entry in entries {
         // What a CA signed that no trust domain knows is trusted by nobody.
-        if let Some(domain) = domain_of(context, observed, entry.key.key_id.as_deref()) {
+        if let Some(domain) = domain_of(context, named, entry.key.key_id.as_deref()) {
             by_domain.entry(domain).or_default().push(entry.clone());
         }
     }
-    let mut all = Submitted { new: 0, is_published: true };
+    let mut all = Submitted { new: 0, is_recorded: true, is_published: true };
     for (domain, entries) in by_domain {
-        let submission = context.book.submit(&domain, &identity.key, &entries);
+        let submission = context.book.submit(&domain, who, &entries);
         all.new += submission.new;
+        all.is_recorded &= submission.is_recorded;
         all.is_published &= submission.is_published;
         if submission.new > 0 {
             context.trust_domains.wake_after(domain, GATHER);
@@ -132,19 +143,36 @@ fn hand_in(
     all
 }
 
-/// The trust domain whose CA this is; where none says so, the identity's own.
-fn domain_of(context: &Context, observed: &Observed, key_id: Option<&str>) -> Option<String> {
-    let domains = context.view.domains.all();
+/// The name of the trust domain that an identity belongs to, or belonged to.
+fn own_domain(observed: &Observed) -> Option<&str> {
+    let before = || observed.previous()?.trust_domain.as_deref();
+    observed.trust_domain.as_deref().or_else(before)
+}
+
+/// The trust domain whose CA this is; where none says so, the one named, if any of its CAs can
+/// have signed anything.
+fn domain_of(context: &Context, named: Option<&str>, key_id: Option<&str>) -> Option<String> {
     let has = |state: &DomainState| {
         let (Ok(authority), Some(key_id)) = (&state.authority, key_id) else { return false };
         let facts = &authority.chain().facts;
         facts.key_id == key_id || facts.retiring.iter().any(|retiring| retiring == key_id)
     };
-    let signer = domains.iter().find(|state| has(state));
-    let own = observed.trust_domain.as_ref();
-    let own = own.or_else(|| observed.previous()?.trust_domain.as_ref());
-    let own = domains.iter().find(|state| Some(&state.domain.name) == own);
-    signer.or(own).map(|state| state.domain.name.clone())
+    let domains = context.view.domains.all();
+    if let Some(signer) = domains.iter().find(|state| has(state)) {
+        return Some(signer.domain.name.clone());
+    }
+    let named = named?;
+    let may_have_signed = match &*context.view.trust_domains.get(&ObjectKey::new("", named))? {
+        Object::Read(resource) => {
+            let is_served = domains.iter().any(|state| state.domain.name == named);
+            let has_cas = resource.status.as_ref().is_some_and(|status| !status.slots.is_empty());
+            // One whose spec cannot be understood now may be understood again; of one that goes,
+            // nobody trusts a CA any more.
+            has_cas && (is_served || resource.metadata.deletion_timestamp.is_none())
+        }
+        Object::Unreadable { .. } => true,
+    };
+    may_have_signed.then(|| named.to_owned())
 }
 
 fn alive(
@@ -153,11 +181,22 @@ fn alive(
     observed: &Observed,
     now: Timestamp,
 ) -> Vec<Issued> {
+    alive_of(context, &identity.uid, observed.previous(), &observed.secret, now)
+}
+
+/// Every certificate of the identity with this UID that lives, or may.
+pub(super) fn alive_of(
+    context: &Context,
+    uid: &str,
+    previous: Option<&AgentIdentityStatus>,
+    secret: &SecretState,
+    now: Timestamp,
+) -> Vec<Issued> {
     // The longest that any trust domain allows: the identity may have been in another one.
     let domains = context.view.domains.all();
-    let longest = domains.iter().map(|state| state.domain.rules.maximum_life).max();
-    let longest = longest.unwrap_or(identity.life).max(identity.life).as_duration();
-    Ledger::of(&identity.uid, observed.previous()).alive(&observed.secret, longest, now)
+    let longest = domains.iter().map(|state| state.domain.rules.maximum_life.as_duration()).max();
+    let longest = longest.unwrap_or(LONGEST_LIFE).max(LONGEST_LIFE);
+    Ledger::of(uid, previous).alive(secret, longest, now)
 }
 
 /// Waits until its pods are labelled, which has a queue of its own, and not long: pods that cannot
@@ -186,7 +225,19 @@ fn step(
     step: &'static str,
     note: String,
 ) {
-    tracing::info!(target: "audit", identity = %identity.key, step, "{note}");
+    step_of(context, &identity.key, &identity.uid, event, step, note);
+}
+
+/// The same, of an identity that need not be understood.
+pub(super) fn step_of(
+    context: &Context,
+    key: &IdentityKey,
+    uid: &str,
+    event: &'static str,
+    step: &'static str,
+    note: String,
+) {
+    tracing::info!(target: "audit", identity = %key, step, "{note}");
     context.metrics.revocations.get_or_create(&StepLabels { step }).inc();
-    context.tell(identity.key.reference(&identity.uid), false, event, "Revoke", note);
+    context.tell(key.reference(uid), false, event, "Revoke", note);
 }

@@ -52,6 +52,7 @@ pub async fn run(
     let mut work = Work { context, domain, status, now, signers, failure, next };
     let objects = work.objects();
     let entries = work.record(&objects).await;
+    context.book.note_recorded(&domain.name, entries.clone());
     let crls = work.crls(&objects, &entries).await;
     work.finish(entries, &crls)
 }
@@ -99,7 +100,8 @@ impl Work<'_> {
         }
         let (domain, now, slots) = (self.domain, self.now, &self.status.slots);
         // What a CA signed that nobody trusts any more is worth nothing, revoked or not.
-        let is_gone = |key_id: &String| !slots.iter().any(|slot| slot.key_id == *key_id);
+        let is_gone =
+            |key_id: &String| !slots.is_empty() && !slots.iter().any(|slot| slot.key_id == *key_id);
         let over = |entry: &record::Entry| {
             crl::is_over(domain, entry, now) || entry.key.key_id.as_ref().is_some_and(is_gone)
         };

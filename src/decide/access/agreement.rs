@@ -178,7 +178,9 @@ fn check(agents: Vec<Agent>, specs: Vec<Value>) {
                         Some(caller) => can(&set, &agents, caller, &target.key, &question),
                         None => Answer::No(Vec::new()),
                     };
-                    let is_open = set.rules.iter().all(|rule| !rule.is_about(&target.key));
+                    // A revoked one may be closed whatever is about it.
+                    let is_open = set.rules.iter().all(|rule| !rule.is_about(&target.key))
+                        && !target.is_revoked;
                     let call =
                         Call { source: &source, target: ("a", &labels), port, method, path, mcp };
                     for (enforcer, output) in &outputs {

@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 
 use super::{AccessSet, Labelled, Rule};
 use crate::api::names::{
-    ACCESS_POLICY_LABEL, IDENTITY_LABEL, MANAGED_BY_LABEL, ROLE_LABEL, STATE_ACTIVE, STATE_LABEL,
+    ACCESS_POLICY_LABEL, ACCESS_REVOKED_NAME, IDENTITY_LABEL, MANAGED_BY_LABEL, ROLE_LABEL,
+    STATE_ACTIVE, STATE_LABEL, STATE_REVOKED,
 };
 use crate::api::{Enforcer, EnforcerState};
 use crate::identity::access::{PolicyKey, Target};
@@ -149,6 +150,20 @@ fn object_of(rule: &Rule, kind: Kind, content: Value) -> Object {
         owners: vec![key.clone()],
         content,
     }
+}
+
+/// One object a namespace that closes the pods of revoked identities, for enforcers that tell pods by labels: a label follows
+/// a revocation before anything else does, and here nothing needs to be written for it. It goes with the last policy.
+fn object_of_revoked(rules: &[&Rule], kind: Kind, content: Value) -> Option<Object> {
+    let mut owners: Vec<PolicyKey> = rules.iter().map(|rule| rule.policy.key.clone()).collect();
+    owners.sort();
+    let namespace = owners.first()?.namespace.clone();
+    Some(Object { kind, namespace, name: ACCESS_REVOKED_NAME.to_owned(), owners, content })
+}
+
+/// The label of revoked pods. `prefix` goes before the key.
+fn revoked_labels(prefix: &str) -> Value {
+    json!({format!("{prefix}{STATE_LABEL}"): STATE_REVOKED})
 }
 
 /// How much of what a rule asks for above TCP an enforcer sees.

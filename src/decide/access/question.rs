@@ -59,7 +59,8 @@ impl Answer {
     }
 }
 
-/// May `from` call `to`? A target some of whose pods are not let through is not.
+/// May `from` call `to`? A target some of whose pods are not let through is not, and a revoked one is called by nobody,
+/// whether a policy is about it or not: whoever looks its certificate up refuses it.
 pub fn can(
     set: &AccessSet,
     agents: &Agents,
@@ -70,6 +71,9 @@ pub fn can(
     let Some(target) = agents.get(&to.namespace, &to.name) else {
         return Answer::No(vec![format!("there is no AgentIdentity {to}")]);
     };
+    if target.is_revoked {
+        return Answer::No(vec![format!("{to} is revoked")]);
+    }
     let id = match from {
         Caller::Identity(agent) if agent.is_revoked => {
             return Answer::No(vec![format!("{} is revoked", agent.key)]);

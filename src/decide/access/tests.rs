@@ -191,6 +191,44 @@ fn a_revoked_identity_is_no_source_by_any_name() {
     }
 }
 
+/// Even where its policy names a role that others have as well, and whether any policy names it or not.
+#[test]
+fn a_revoked_identity_is_called_by_nobody() {
+    let mut crew = crew();
+    crew[2].is_revoked = true;
+    let agents = Agents::of(crew);
+    let set = AccessSet::compile(policies(), &agents);
+    let port = Question { port: Some(8443), ..Question::default() };
+    let ask = |from, to| ask(&set, &agents, ("research", from), to, port);
+    assert_eq!(ask("planner", "search"), Answer::No(vec!["research/search is revoked".to_owned()]));
+    assert_eq!(
+        ask("executor", "search"),
+        Answer::No(vec!["research/search is revoked".to_owned()])
+    );
+    assert!(ask("planner", "files").is_yes(), "the other tool is called as before");
+    let closing = |enforcer| {
+        let objects = emit(&set, enforcer, true).objects;
+        objects
+            .into_iter()
+            .filter(|object| object.name == "countersign-revoked")
+            .collect::<Vec<_>>()
+    };
+    for enforcer in [Enforcer::NetworkPolicy, Enforcer::Istio, Enforcer::Cilium] {
+        let closing = closing(enforcer);
+        assert_eq!(closing.len(), 1, "{enforcer:?}: one for all policies of the namespace");
+        let owners: Vec<&str> = closing[0].owners.iter().map(|owner| &*owner.name).collect();
+        assert_eq!(
+            owners,
+            ["call", "search", "tools"],
+            "{enforcer:?}: it goes with the last of them"
+        );
+        let text = closing[0].content.to_string();
+        assert!(text.contains("countersign.dev/state\":\"revoked"), "{enforcer:?}: {text}");
+    }
+    let none = AccessSet::compile([], &agents);
+    assert_eq!(emit(&none, Enforcer::NetworkPolicy, true).objects, []);
+}
+
 #[test]
 fn what_an_enforcer_cannot_say_is_narrower_and_said() {
     let agents = Agents::of(crew());
@@ -282,7 +320,11 @@ fn only_what_changed_and_is_ours_is_written() {
     let none = BTreeSet::new();
     let there = as_found(&output);
     assert_eq!(plan(&output.objects, &there, &ours, &none), [], "at rest");
-    assert_eq!(plan(&output.objects, &[], &ours, &none).len(), 3);
+    assert_eq!(
+        plan(&output.objects, &[], &ours, &none).len(),
+        4,
+        "one each, and what closes revoked pods"
+    );
 
     let mut edited = there.clone();
     edited[0].object["spec"]["podSelector"]["matchLabels"]["app"] = json!("x");

@@ -180,6 +180,7 @@ impl World {
                 recorded: &self.recorded,
                 rotation: self.rotation.as_ref(),
                 reach: (!self.recorded.is_empty()).then_some(&reach),
+                contact_since: None,
                 now: self.now,
             });
             let Some(order) = plan.create else { break plan };

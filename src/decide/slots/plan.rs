@@ -291,8 +291,10 @@ impl<'a> Work<'a> {
         let (now, soak) = (self.now, self.situation.domain.ca.soak.as_duration());
         let proceeds_at = self.last_moment(&active);
         let before = self.situation.rotation.and_then(|rotation| rotation.reached_since.clone());
-        // The root may have soaked while its issuing CA was lost, and another took its place.
-        let before = before.filter(|time| time.0 >= issuing.since.0);
+        // The root may have soaked while its issuing CA was lost, and another took its place; and
+        // what was published may not have come into volumes while the API server was away.
+        let earliest = self.situation.contact_since.unwrap_or(issuing.since.0).max(issuing.since.0);
+        let before = before.filter(|time| time.0 >= earliest);
         let complete = reach.unreached.is_empty();
         // A status keeps whole seconds; rounded down, the soak would begin before it did.
         let begun = match self.situation.now > now {

@@ -82,6 +82,7 @@ pub struct Story {
     pub rotation: Option<RotationStatus>,
     pub reach: Reach,
     pub supply: Supply,
+    pub contact_since: Option<Timestamp>,
     pub now: Timestamp,
 }
 
@@ -96,6 +97,7 @@ impl Story {
             rotation: None,
             reach: Reach { targets: 3, unreached: BTreeSet::new() },
             supply: Supply::Made,
+            contact_since: None,
             now: now(),
         }
     }
@@ -116,6 +118,7 @@ impl Story {
             recorded: &self.recorded,
             rotation: self.rotation.as_ref(),
             reach: (!self.recorded.is_empty()).then_some(&self.reach),
+            contact_since: self.contact_since,
             now: self.now,
         })
     }
@@ -245,6 +248,20 @@ fn an_issuing_ca_alone_is_replaced_under_the_same_root_once_its_crl_is_everywher
     assert_eq!(bundle_of(&story.recorded), "aa01\n");
     story.now += hours(2);
     assert_eq!(story.turn().destroy, ["countersign-ca-prod-issuing-1"]);
+}
+
+#[test]
+fn the_soak_begins_anew_after_a_time_in_which_the_api_server_did_not_answer() {
+    let mut story = Story::settled(json!({"atLeast": {"root": 2}}));
+    story.turn();
+    story.turn();
+    story.now += SignedDuration::from_mins(9);
+    story.contact_since = Some(story.now);
+    story.turn();
+    story.now += SignedDuration::from_mins(9);
+    assert_eq!(story.turn().news.unwrap().0, Reason::Soaking, "kubelets had no answer either");
+    story.now += SignedDuration::from_mins(1);
+    assert_eq!(story.turn().news.unwrap().0, Reason::Retiring);
 }
 
 #[test]

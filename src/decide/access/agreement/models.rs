@@ -51,7 +51,17 @@ pub fn lets_through(enforcer: Enforcer, objects: &[Object], call: &Call<'_>) -> 
             lets.map(|lets| (object, lets))
         })
         .collect();
-    (!about.is_empty()).then(|| about.iter().any(|(_, lets)| *lets))
+    (!about.is_empty()).then(|| {
+        let denied = about.iter().any(|(object, _)| denies(object));
+        !denied && about.iter().any(|(_, lets)| *lets)
+    })
+}
+
+/// True if and only if it takes back what others allow, from whoever calls.
+fn denies(object: &Object) -> bool {
+    let content = &object.content;
+    content["action"] == "DENY" && content["rules"] == serde_json::json!([{}])
+        || content["ingressDeny"] == serde_json::json!([{"fromEntities": ["all"]}])
 }
 
 fn list(value: &Value) -> &[Value] {
@@ -136,26 +146,29 @@ fn cilium(spec: &Value, call: &Call<'_>) -> Option<bool> {
 
 fn istio(spec: &Value, call: &Call<'_>) -> Option<bool> {
     selects(&spec["selector"], call.target.1, "").then(|| {
-        assert_eq!(spec["action"], "ALLOW");
-        list(&spec["rules"]).iter().any(|rule| {
-            let principal = call.source.id.as_deref().and_then(|id| id.strip_prefix("spiffe://"));
-            let from = list(&rule["from"]).iter().any(|from| {
-                let principals = list(&from["source"]["principals"]);
-                principal.is_some_and(|id| principals.iter().any(|p| istio_matches(p, id)))
-            });
-            let to = rule["to"].is_null()
-                || list(&rule["to"]).iter().any(|to| {
-                    let has = |key: &str, text: &str| {
-                        let values = &to["operation"][key];
-                        values.is_null()
-                            || list(values).iter().any(|value| istio_matches(value, text))
-                    };
-                    has("ports", &call.port.to_string())
-                        && has("methods", call.method)
-                        && has("paths", call.path)
+        let is_allow = spec["action"] == "ALLOW";
+        assert!(is_allow || spec["action"] == "DENY");
+        is_allow
+            && list(&spec["rules"]).iter().any(|rule| {
+                let principal =
+                    call.source.id.as_deref().and_then(|id| id.strip_prefix("spiffe://"));
+                let from = list(&rule["from"]).iter().any(|from| {
+                    let principals = list(&from["source"]["principals"]);
+                    principal.is_some_and(|id| principals.iter().any(|p| istio_matches(p, id)))
                 });
-            from && to
-        })
+                let to = rule["to"].is_null()
+                    || list(&rule["to"]).iter().any(|to| {
+                        let has = |key: &str, text: &str| {
+                            let values = &to["operation"][key];
+                            values.is_null()
+                                || list(values).iter().any(|value| istio_matches(value, text))
+                        };
+                        has("ports", &call.port.to_string())
+                            && has("methods", call.method)
+                            && has("paths", call.path)
+                    });
+                from && to
+            })
     })
 }
 

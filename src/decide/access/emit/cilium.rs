@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    Kind, Output, Sight, caller_selectors, left_out, object_of, sight, target_labels, verdict,
+    Kind, Output, Sight, caller_selectors, left_out, object_of, object_of_revoked, revoked_labels,
+    sight, target_labels, verdict,
 };
 use crate::decide::access::Rule;
 use crate::identity::access::{HttpMatch, Target};
@@ -25,7 +26,7 @@ const NAMESPACE_LABEL: &str = "k8s:io.kubernetes.pod.namespace";
 
 const FOREIGN: &str = "Cilium tells callers by labels, and other trust domains have none here";
 
-/// One CiliumNetworkPolicy a policy, called after it.
+/// One CiliumNetworkPolicy a policy, called after it. One more denies calls to revoked pods: a deny wins.
 pub fn emit(rules: &[&Rule]) -> Output {
     let mut output = Output::default();
     for rule in rules {
@@ -51,6 +52,9 @@ pub fn emit(rules: &[&Rule]) -> Output {
         let narrower = left_out(rule.foreign.iter(), FOREIGN).into_iter().collect();
         output.verdicts.insert(rule.policy.key.clone(), verdict(&sight, narrower, "written"));
     }
+    let selector = json!({"matchLabels": revoked_labels(PREFIX)});
+    let denied = json!({"endpointSelector": selector, "ingressDeny": [{"fromEntities": ["all"]}]});
+    output.objects.extend(object_of_revoked(rules, KIND, denied));
     output
 }
 

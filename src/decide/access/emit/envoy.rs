@@ -60,7 +60,7 @@ fn config_map(target: &IdentityKey, rules: &[&Rule]) -> Object {
     let owners: BTreeSet<PolicyKey> = rules.iter().map(|rule| rule.policy.key.clone()).collect();
     let policies: Map<String, Value> = rules
         .iter()
-        .filter(|rule| !rule.callers.is_empty())
+        .filter(|rule| !rule.callers.is_empty() && !rule.revoked.contains(target))
         .map(|rule| (rule.policy.key.name.clone(), policy(rule)))
         .collect();
     let rbac = json!({

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Kind, Output, Sight, Verdict, object_of, sight, target_labels, verdict};
+use super::{
+    Kind, Output, Sight, Verdict, object_of, object_of_revoked, revoked_labels, sight,
+    target_labels, verdict,
+};
 use crate::api::EnforcerState;
 use crate::decide::access::Rule;
 use crate::identity::access::{HttpMatch, Path};
@@ -25,16 +28,18 @@ const PEERS: Kind = Kind {
 /// What is written.
 pub const KINDS: [Kind; 2] = [AUTHORIZATION, PEERS];
 
-/// One of each a policy, called after it. Without a rule, ALLOW lets nobody in.
+/// One of each a policy, called after it. Without a rule, ALLOW lets nobody in. One more denies calls to revoked pods: DENY wins.
 pub fn emit(rules: &[&Rule]) -> Output {
     let mut output = Output::default();
-    for rule in rules {
+    let mut written = Vec::new();
+    for &rule in rules {
         let Some(labels) = target_labels(&rule.policy.target) else {
             let message = "Istio selects pods by matchLabels alone: write the target without matchExpressions";
             let verdict = Verdict::new(EnforcerState::Refused, message);
             output.verdicts.insert(rule.policy.key.clone(), verdict);
             continue;
         };
+        written.push(rule);
         let sight = sight(rule, true, "Istio");
         let selector = json!({"matchLabels": labels});
         let mut spec = json!({"selector": selector, "action": "ALLOW"});
@@ -46,6 +51,10 @@ pub fn emit(rules: &[&Rule]) -> Output {
         output.objects.push(object_of(rule, PEERS, strict));
         output.verdicts.insert(rule.policy.key.clone(), verdict(&sight, Vec::new(), "written"));
     }
+    // One rule that says nothing matches everything.
+    let selector = json!({"matchLabels": revoked_labels("")});
+    let denied = json!({"selector": selector, "action": "DENY", "rules": [{}]});
+    output.objects.extend(object_of_revoked(&written, AUTHORIZATION, denied));
     output
 }
 

@@ -60,7 +60,7 @@ pub fn emit(rules: &[&Rule]) -> Output {
             for &port in &rule.policy.ports {
                 let door = doors.entry((target, port)).or_default();
                 door.owners.insert(key.clone());
-                if !matches!(sight, Sight::Blind(_)) {
+                if !matches!(sight, Sight::Blind(_)) && !rule.revoked.contains(target) {
                     door.accounts.extend(rule.accounts.iter().cloned());
                 }
             }

@@ -3,9 +3,12 @@
 use serde_json::{Value, json};
 
 use super::{
-    Kind, Output, Sight, caller_selectors, left_out, object_of, sight, target_selector, verdict,
+    Kind, Output, Sight, caller_selectors, left_out, object_of, object_of_revoked, revoked_labels,
+    sight, target_selector, verdict,
 };
+use crate::api::names::{STATE_LABEL, STATE_REVOKED};
 use crate::decide::access::Rule;
+use crate::identity::access::Target;
 
 const KIND: Kind = Kind {
     group: "networking.k8s.io",
@@ -23,7 +26,8 @@ const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
 
 const FOREIGN: &str = "NetworkPolicy knows no SPIFFE IDs of other trust domains";
 
-/// One NetworkPolicy a policy, called after it: ingress from pods by our labels.
+/// One NetworkPolicy a policy, called after it: ingress from pods by our labels. NetworkPolicies add up, and none can take back
+/// what another allows, so these let go of revoked pods, and one more closes those.
 pub fn emit(rules: &[&Rule]) -> Output {
     let mut output = Output::default();
     for rule in rules {
@@ -44,7 +48,7 @@ pub fn emit(rules: &[&Rule]) -> Output {
             rule,
             KIND,
             json!({
-                "podSelector": target_selector(&rule.policy.target),
+                "podSelector": unless_revoked(&rule.policy.target),
                 "policyTypes": ["Ingress"],
                 "ingress": ingress,
             }),
@@ -53,8 +57,23 @@ pub fn emit(rules: &[&Rule]) -> Output {
         let applied = "written; it holds where the cluster's network plugin enforces NetworkPolicy";
         output.verdicts.insert(rule.policy.key.clone(), verdict(&sight, narrower, applied));
     }
+    let closed = json!({
+        "podSelector": {"matchLabels": revoked_labels("")}, "policyTypes": ["Ingress"], "ingress": [],
+    });
+    output.objects.extend(object_of_revoked(rules, KIND, closed));
     drop_empty(&mut output);
     output
+}
+
+/// `NotIn` also selects pods that have no such label yet.
+fn unless_revoked(target: &Target) -> Value {
+    let mut selector = target_selector(target);
+    let condition = json!({"key": STATE_LABEL, "operator": "NotIn", "values": [STATE_REVOKED]});
+    match selector["matchExpressions"].as_array_mut() {
+        Some(expressions) => expressions.push(condition),
+        None => selector["matchExpressions"] = json!([condition]),
+    }
+    selector
 }
 
 /// The API server does not keep an empty list.

@@ -1,0 +1,55 @@
+//! The finalizer that keeps an AgentIdentity until what was issued to it is revoked.
+
+use kube::Client;
+use serde_json::json;
+
+use crate::api::names::REVOCATION_FINALIZER;
+use crate::identity::IdentityKey;
+use crate::watch::agents::AgentFacts;
+use crate::wire::{self, WireError};
+
+/// Puts it on.
+///
+/// # Errors
+/// A conflict where the object changed meanwhile.
+pub async fn put_on(
+    client: &Client,
+    key: &IdentityKey,
+    facts: &AgentFacts,
+) -> Result<(), WireError> {
+    let mut finalizers = facts.finalizers.to_vec();
+    finalizers.push(REVOCATION_FINALIZER.to_owned());
+    write(client, key, facts, &finalizers).await
+}
+
+/// Takes it off: an AgentIdentity that was deleted goes. One that is gone already is no error.
+///
+/// # Errors
+/// As [`put_on`].
+pub async fn take_off(
+    client: &Client,
+    key: &IdentityKey,
+    facts: &AgentFacts,
+) -> Result<(), WireError> {
+    let mut finalizers = facts.finalizers.to_vec();
+    finalizers.retain(|finalizer| finalizer != REVOCATION_FINALIZER);
+    match write(client, key, facts, &finalizers).await {
+        Err(WireError::NotFound(_)) => Ok(()),
+        other => other,
+    }
+}
+
+async fn write(
+    client: &Client,
+    key: &IdentityKey,
+    facts: &AgentFacts,
+    finalizers: &[String],
+) -> Result<(), WireError> {
+    let IdentityKey { namespace, name } = key;
+    let path =
+        format!("/apis/countersign.dev/v1alpha1/namespaces/{namespace}/agentidentities/{name}");
+    let body = json!({"metadata": {
+        "uid": facts.uid(), "resourceVersion": facts.resource_version, "finalizers": finalizers,
+    }});
+    wire::patch(client, &path, &body).await.map(drop)
+}
