@@ -3,12 +3,12 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{VaultAuthority, schema};
+use super::{CertManagerAuthority, VaultAuthority, schema};
 
 /// Where the CA certificate comes from: exactly one.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.selfSigned), has(self.secret), has(self.pkcs11), has(self.vault)].exists_one(given, given)").message("name exactly one authority: write selfSigned: {}, secret: {name: ...}, pkcs11: {module: ..., tokenLabel: ..., pinSecretRef: {name: ...}} or vault: {server: ..., auth: ...}"))]
+#[x_kube(validation = Rule::new("[has(self.selfSigned), has(self.secret), has(self.pkcs11), has(self.vault), has(self.certManager)].exists_one(given, given)").message("name exactly one authority: write selfSigned: {}, secret: {name: ...}, pkcs11: {module: ..., tokenLabel: ..., pinSecretRef: {name: ...}}, vault: {server: ..., auth: ...} or certManager: {issuerRef: {name: ...}}"))]
 pub struct AuthoritySpec {
     /// The operator makes a root CA and an issuing CA under it, each in a Secret of its own
     /// namespace.
@@ -25,6 +25,9 @@ pub struct AuthoritySpec {
     /// TPM) makes and never gives away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pkcs11: Option<Pkcs11Authority>,
+    /// An issuer of cert-manager's, which signs issuing CAs that are requested of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert_manager: Option<CertManagerAuthority>,
 }
 
 /// A root of our own. It takes no settings; `spec.ca` shapes it.

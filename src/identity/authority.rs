@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::cert_manager::IssuerName;
 use super::vault::{VaultAddress, VaultSpecError, VaultWork};
 use crate::api::{AuthoritySpec, Pkcs11Authority, SlotKind};
 
@@ -16,6 +17,8 @@ pub enum AuthoritySource {
     Vault(Box<VaultAddress>),
     /// The operator makes them, with keys that are made in this token and stay there.
     Pkcs11(TokenAddress),
+    /// An issuer of cert-manager's signs.
+    CertManager(IssuerName),
 }
 
 /// Where a token is, and who knows its PIN.
@@ -42,6 +45,7 @@ pub enum AuthorityKind {
     /// rotation: a CA of the one cannot sign in the manner of the other.
     VaultLeaf,
     Pkcs11,
+    CertManager,
 }
 
 /// What is wrong with `spec.authority`.
@@ -53,6 +57,10 @@ pub enum AuthorityError {
     SecretName(String),
     #[error(transparent)]
     Vault(#[from] VaultSpecError),
+    #[error(
+        "certManager.issuerRef is {0}, which names no issuer: write the name of one, and its kind and group where they are not Issuer and cert-manager.io"
+    )]
+    Issuer(String),
     #[error("pkcs11.module is {0:?}: write the module's whole path in the operator's container")]
     ModulePath(String),
     #[error("pkcs11.tokenLabel is {0:?}: write the token's label, of 1 to 32 bytes")]
@@ -62,7 +70,7 @@ pub enum AuthorityError {
 impl AuthoritySource {
     /// Understands `spec.authority`, or names the first rule that it breaks.
     pub fn parse(spec: &AuthoritySpec) -> Result<Self, AuthorityError> {
-        let AuthoritySpec { self_signed, secret, pkcs11, vault } = spec;
+        let AuthoritySpec { self_signed, secret, pkcs11, vault, cert_manager } = spec;
         let mut given = Vec::new();
         if self_signed.is_some() {
             given.push(Ok(AuthoritySource::SelfSigned));
@@ -76,6 +84,9 @@ impl AuthoritySource {
         if let Some(vault) = vault {
             let vault = VaultAddress::parse(vault);
             given.push(vault.map(|vault| AuthoritySource::Vault(vault.into())));
+        }
+        if let Some(given_issuer) = cert_manager {
+            given.push(IssuerName::parse(given_issuer).map(AuthoritySource::CertManager));
         }
         match given.len() {
             1 => given.remove(0),
@@ -93,13 +104,14 @@ impl AuthoritySource {
                 VaultWork::Leaves { .. } => AuthorityKind::VaultLeaf,
             },
             AuthoritySource::Pkcs11(_) => AuthorityKind::Pkcs11,
+            AuthoritySource::CertManager(_) => AuthorityKind::CertManager,
         }
     }
 
     /// True if and only if a change of this Secret of the operator's namespace concerns it.
     pub fn reads(&self, secret: &str) -> bool {
         match self {
-            AuthoritySource::SelfSigned => false,
+            AuthoritySource::SelfSigned | AuthoritySource::CertManager(_) => false,
             AuthoritySource::Secret { name } => name == secret,
             AuthoritySource::Vault(vault) => vault.reads(secret),
             AuthoritySource::Pkcs11(token) => token.pin_secret == secret,
@@ -109,12 +121,13 @@ impl AuthoritySource {
 
 impl AuthorityKind {
     /// Every kind.
-    pub const ALL: [AuthorityKind; 5] = [
+    pub const ALL: [AuthorityKind; 6] = [
         AuthorityKind::SelfSigned,
         AuthorityKind::Secret,
         AuthorityKind::Pkcs11,
         AuthorityKind::Vault,
         AuthorityKind::VaultLeaf,
+        AuthorityKind::CertManager,
     ];
 
     /// The field of `spec.authority`, and the mode where that makes two of it.
@@ -125,6 +138,7 @@ impl AuthorityKind {
             AuthorityKind::Vault => "vault",
             AuthorityKind::VaultLeaf => "vault-leaf",
             AuthorityKind::Pkcs11 => "pkcs11",
+            AuthorityKind::CertManager => "certManager",
         }
     }
 
@@ -132,7 +146,9 @@ impl AuthorityKind {
     pub fn keeps_key(self, kind: SlotKind) -> bool {
         match self {
             AuthorityKind::SelfSigned | AuthorityKind::Pkcs11 => true,
-            AuthorityKind::Secret | AuthorityKind::Vault => kind == SlotKind::Issuing,
+            AuthorityKind::Secret | AuthorityKind::Vault | AuthorityKind::CertManager => {
+                kind == SlotKind::Issuing
+            }
             AuthorityKind::VaultLeaf => false,
         }
     }
