@@ -18,6 +18,7 @@ use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::{CaSource, Making, SourceError, Unavailable};
 use crate::api::SlotKind;
@@ -114,16 +115,22 @@ impl CertManagerSource {
         }
         let name = request_name(domain);
         let place = format!("CertificateRequest {}/{name}", self.namespace);
+        let began = Instant::now();
+        let since = || {
+            let passed = SignedDuration::try_from(began.elapsed()).unwrap_or_default();
+            saturating_add(now, passed)
+        };
         let mut looks = 1;
         if state.asked.is_none() {
             state.asked = Some(self.request(&name, &place, domain, now).await?);
             looks = PATIENCE.as_millis() / LOOK.as_millis();
         }
-        let mut result = self.look(state, &name, &place, domain, now).await;
+        // A CA begins when it is signed, which is later than it was asked for.
+        let mut result = self.look(state, &name, &place, domain, since()).await;
         while state.asked.is_some() && result.is_err() && looks > 1 {
             looks -= 1;
             tokio::time::sleep(LOOK).await;
-            result = self.look(state, &name, &place, domain, now).await;
+            result = self.look(state, &name, &place, domain, since()).await;
         }
         state.had = Some(result?);
         Ok(())
@@ -165,6 +172,11 @@ impl CertManagerSource {
                     "{place} was not fulfilled ({why}): see to {issuer}, or to whoever approves its requests; another request is made later"
                 ),
             )),
+            Verdict::Signed(certificate, _) if let Some(start) = is_early(&certificate, now) => {
+                state.asked = Some(asked);
+                let message = format!("{place} is signed, and begins at {start}");
+                return Err(unavailable(Reason::AuthorityPending, message));
+            }
             Verdict::Signed(certificate, root) => {
                 self.take(&asked, &certificate, &root, domain, now).await
             }
@@ -371,6 +383,13 @@ fn verdict(status: &Value) -> Verdict {
         (Some(found), _) => Verdict::Waiting(said(found)),
         (None, _) => Verdict::Waiting("nobody has looked at it".to_owned()),
     }
+}
+
+/// When a CA begins, where that is soon: the signer's clock may be a little ahead.
+fn is_early(certificate: &str, now: Timestamp) -> Option<Timestamp> {
+    let certificates = x509::read_pem(certificate.as_bytes()).ok()?;
+    let start = x509::read_ca(certificates.first()?).ok()?.not_before;
+    (now < start && start <= saturating_add(now, LEEWAY)).then_some(start)
 }
 
 fn with_cert_manager(refusal: &Refusal) -> String {
