@@ -24,7 +24,7 @@ use super::{CaSource, Making, SourceError, Unavailable};
 use crate::api::SlotKind;
 use crate::api::conditions::Reason;
 use crate::api::names::TRUST_DOMAIN_LABEL;
-use crate::decide::schedule::{saturating_add, whole_seconds};
+use crate::decide::schedule::{BACKDATE, saturating_add, whole_seconds};
 use crate::decide::slots::{Offer, OfferedRoot, Supply};
 use crate::identity::{AuthorityKind, Domain, IssuerName};
 use crate::observe::slots::read;
@@ -125,7 +125,6 @@ impl CertManagerSource {
             state.asked = Some(self.request(&name, &place, domain, now).await?);
             looks = PATIENCE.as_millis() / LOOK.as_millis();
         }
-        // A CA begins when it is signed, which is later than it was asked for.
         let mut result = self.look(state, &name, &place, domain, since()).await;
         while state.asked.is_some() && result.is_err() && looks > 1 {
             looks -= 1;
@@ -172,9 +171,11 @@ impl CertManagerSource {
                     "{place} was not fulfilled ({why}): see to {issuer}, or to whoever approves its requests; another request is made later"
                 ),
             )),
-            Verdict::Signed(certificate, _) if let Some(start) = is_early(&certificate, now) => {
+            Verdict::Signed(certificate, _) if let Some(moment) = is_early(&certificate, now) => {
                 state.asked = Some(asked);
-                let message = format!("{place} is signed, and begins at {start}");
+                let message = format!(
+                    "{place} is signed, and taken up at {moment}: an agent whose clock is behind would refuse it before"
+                );
                 return Err(unavailable(Reason::AuthorityPending, message));
             }
             Verdict::Signed(certificate, root) => {
@@ -385,11 +386,13 @@ fn verdict(status: &Value) -> Verdict {
     }
 }
 
-/// When a CA begins, where that is soon: the signer's clock may be a little ahead.
+/// When a CA is old enough for peers whose clocks are behind by as much as leaves begin before they
+/// are signed, where it soon is: cert-manager has a CA begin when it signs it, by its own clock.
 fn is_early(certificate: &str, now: Timestamp) -> Option<Timestamp> {
     let certificates = x509::read_pem(certificate.as_bytes()).ok()?;
     let start = x509::read_ca(certificates.first()?).ok()?.not_before;
-    (now < start && start <= saturating_add(now, LEEWAY)).then_some(start)
+    let moment = saturating_add(start, BACKDATE);
+    (now < moment && start <= saturating_add(now, LEEWAY)).then_some(moment)
 }
 
 fn with_cert_manager(refusal: &Refusal) -> String {

@@ -28,7 +28,10 @@ use super::{LAG, ROOT_ROTATION, change, get, ready, settled, spec};
 #[derive(Clone)]
 enum Answer {
     Wait,
+    /// From an hour ago, so that it can be taken up at once.
     Sign(Ca),
+    /// From now on, as cert-manager does.
+    JustNow(Ca),
     /// Without `status.ca`.
     WithoutRoot(Ca),
     /// For ten years, whatever was asked.
@@ -101,7 +104,8 @@ fn status(answer: &Answer, request: &DynamicObject) -> Option<Value> {
     let condition = |kind: &str, status: &str, reason: &str| json!({"type": kind, "status": status, "reason": reason, "message": "says the signer"});
     let approved = condition("Approved", "True", "test");
     let signed = |ca: &Ca, csr: &str, days: u32, root: Option<&Ca>| {
-        let shape = Shape { days, from: 0, ..Shape::of(P256) };
+        let from = if matches!(answer, Answer::JustNow(_)) { 0 } else { -3600 };
+        let shape = Shape { days, from, ..Shape::of(P256) };
         let mut status = json!({
             "conditions": [approved, condition("Ready", "True", "Issued")],
             "certificate": encoded(&ca.sign(csr, shape)),
@@ -117,7 +121,7 @@ fn status(answer: &Answer, request: &DynamicObject) -> Option<Value> {
     let asked = duration.trim_end_matches('s').parse::<u32>().expect("in seconds") / 86_400;
     match answer {
         Answer::Wait => None,
-        Answer::Sign(ca) => signed(ca, &csr, asked, Some(ca)),
+        Answer::Sign(ca) | Answer::JustNow(ca) => signed(ca, &csr, asked, Some(ca)),
         Answer::WithoutRoot(ca) => signed(ca, &csr, asked, None),
         Answer::ForLonger(ca) => signed(ca, &csr, 3650, Some(ca)),
         Answer::OtherKey(ca) => {
@@ -245,6 +249,9 @@ async fn what_is_not_signed_has_a_reason_of_its_own_and_what_is_signed_wrongly_i
         ("cm-longer", Answer::ForLonger(root.clone()), "CARefused", "later than was asked"),
         ("cm-other-key", Answer::OtherKey(root.clone()), "CARefused", "not for the key"),
     ];
+    let fresh = "cm-fresh";
+    signer.answer(fresh, Answer::JustNow(root.clone()));
+    ns.trust_domain(fresh, spec(&ns, fresh, authority(fresh))).await;
     // What an operator left behind that has died since, and took the key along.
     let left = json!({
         "apiVersion": "cert-manager.io/v1", "kind": "CertificateRequest",
@@ -271,6 +278,9 @@ async fn what_is_not_signed_has_a_reason_of_its_own_and_what_is_signed_wrongly_i
         ns.not_ready(name, "AuthorityNotReady").await;
         signer.answer(name, Answer::Sign(root.clone()));
     }
+    let message = ready(&ns.client, fresh, "False", "AuthorityPending").await;
+    assert!(message.contains("is signed, and taken up at"), "{message}");
+    assert_eq!(signer.seen(fresh).len(), 1, "it is not asked for again meanwhile");
     for (name, ..) in &rows {
         ready(&ns.client, name, "True", "Active").await;
         ns.ready(name).await;
