@@ -10,6 +10,7 @@ pub mod authority;
 pub mod cert_manager;
 pub mod conditions;
 pub mod names;
+pub mod remote;
 pub mod schema;
 pub mod trust_domain;
 pub mod vault;
@@ -27,6 +28,7 @@ pub use agent_identity::{
 pub use agent_roster::{AgentRoster, AgentRosterSpec, RosterEntry, RosterTerm};
 pub use authority::{AuthoritySpec, PinReference, Pkcs11Authority, SecretAuthority, SelfSigned};
 pub use cert_manager::{CertManagerAuthority, CertManagerIssuer};
+pub use remote::{RemoteAuthority, RemoteCertificate, RemoteFormat, RemoteStatus};
 pub use trust_domain::{
     BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, CrlStatus, GrantSpec, IdentitiesSpec,
     IdentitiesStatus, RevocationSpec, RotationStatus, SlotKind, SlotNumbers, SlotPhase, SlotStatus,

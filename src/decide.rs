@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod observed;
 pub mod pods;
 pub mod record;
+pub mod remote;
 pub mod revocation;
 pub mod roster;
 pub mod schedule;

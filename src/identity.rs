@@ -11,6 +11,7 @@ pub mod cert_manager;
 pub mod domain;
 pub mod grants;
 pub mod lifetime;
+pub mod remote;
 pub mod selector;
 pub mod spiffe;
 pub mod vault;
@@ -37,9 +38,10 @@ pub use cert_manager::IssuerName;
 pub use domain::{Domain, DomainError, Refusal};
 pub use grants::Grant;
 pub use lifetime::{Lifetime, LifetimeError};
+pub use remote::{REMOTE_PERIODS, RemoteAddress, RemoteSpecError};
 pub use selector::{PodSelector, SelectorError};
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomainName};
-pub use vault::{FileName, VaultAddress, VaultLogin, VaultTrust, VaultWork};
+pub use vault::{FileName, ServerTrust, VaultAddress, VaultLogin, VaultWork};
 
 /// The shortest life a certificate may have: below it, renewal has no time to fail and be repeated.
 pub const MINIMUM_LIFE: Lifetime = Lifetime::from_seconds(5 * 60);

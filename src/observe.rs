@@ -94,6 +94,9 @@ fn admit(view: &View, identity: &Identity) -> (Admission, Option<Arc<dyn Authori
         Err(refusal @ crate::identity::Refusal::Namespace { .. }) => {
             return refused(Reason::NamespaceNotAllowed, refusal.to_string());
         }
+        Err(refusal @ crate::identity::Refusal::Remote { .. }) => {
+            return refused(Reason::RemoteTrustDomain, refusal.to_string());
+        }
         Err(refusal) => return refused(Reason::NotAllowed, refusal.to_string()),
     };
     if let Some(holder) = view.census.holder(&spiffe_id).filter(|holder| *holder != identity.key) {

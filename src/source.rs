@@ -6,7 +6,10 @@
 //! add a kind.
 
 pub mod cert_manager;
+pub mod files;
+pub mod https;
 pub mod pkcs11;
+pub mod remote;
 pub mod secret;
 pub mod self_signed;
 pub mod vault;
@@ -143,6 +146,7 @@ pub fn of(authority: &AuthoritySource, client: &Client, namespace: &str) -> Arc<
             namespace.to_owned(),
             issuer.clone(),
         )),
+        AuthoritySource::Remote(_) => Arc::new(remote::NoCa),
         AuthoritySource::Secret { name } => Arc::new(secret::SecretSource {
             client: client.clone(),
             namespace: namespace.to_owned(),

@@ -170,6 +170,30 @@ pub fn build_revoked(
     status
 }
 
+/// The status of an identity that is to be revoked, and whose certificates are not on a CRL that is
+/// published yet.
+pub fn build_awaiting(
+    identity: &Identity,
+    observed: &Observed,
+    since: Timestamp,
+    now: Timestamp,
+) -> AgentIdentityStatus {
+    let since = whole_seconds(since);
+    let of = observed.trust_domain.as_deref().unwrap_or("(none)");
+    let message = format!(
+        "since {since} its certificates wait to be on a published CRL: the conditions CRLPublished and Ready of TrustDomain {of} say what is wrong. Nothing is signed for it any more, and its pods are labelled"
+    );
+    let ready = Ready::No { reason: Reason::Revoked, message: message.clone() };
+    let mut status = build(identity, observed, &Outcome::Quiet(ready), now);
+    let previous = observed.previous();
+    let conditions = previous.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let reason = Reason::CrlAwaited;
+    let generation = identity.generation;
+    let revoked = condition(conditions, REVOKED, false, reason, message, generation, now);
+    status.conditions.push(revoked);
+    status
+}
+
 /// The status of a resource that cannot be understood.
 pub fn build_invalid(
     generation: i64,

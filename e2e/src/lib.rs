@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod mount;
 pub mod namespace;
 pub mod operator;
+pub mod partner;
 pub mod peers;
 pub mod policies;
 pub mod process;

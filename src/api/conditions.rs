@@ -37,6 +37,8 @@ pub enum Reason {
     NamespaceNotAllowed,
     /// The TrustDomain's rules forbid what the spec asks for.
     NotAllowed,
+    /// The TrustDomain is somebody else's, of which only the bundle is known here.
+    RemoteTrustDomain,
     /// The TrustDomain cannot sign now.
     AuthorityNotReady,
     /// An older identity has the same SPIFFE ID.
@@ -95,6 +97,10 @@ pub enum Reason {
     AuthorityRateLimited,
     /// The token with the CA's keys is there, and does not do what it is asked.
     TokenRefused,
+    /// The bundle of a remote trust domain is held and published.
+    Fetched,
+    /// What was fetched cannot be used as a bundle; the message says why.
+    BundleRefused,
     /// The operator's clock and the API server's differ: nothing is signed by either.
     ClockDisagrees,
 
@@ -143,6 +149,8 @@ pub enum Reason {
     NamesUnmatched,
 
     // TrustDomain, CRLPublished
+    /// What is revoked is not on every CRL that it is to be on. Of AgentIdentities.
+    CrlAwaited,
     /// Every CA has a CRL that is up to date.
     UpToDate,
     /// What was revoked could not be recorded.
@@ -160,6 +168,9 @@ impl Reason {
             Reason::TrustDomainNotFound => "TrustDomainNotFound",
             Reason::NamespaceNotAllowed => "NamespaceNotAllowed",
             Reason::NotAllowed => "NotAllowed",
+            Reason::RemoteTrustDomain => "RemoteTrustDomain",
+            Reason::Fetched => "Fetched",
+            Reason::BundleRefused => "BundleRefused",
             Reason::AuthorityNotReady => "AuthorityNotReady",
             Reason::IdentityConflict => "IdentityConflict",
             Reason::SecretNotOurs => "SecretNotOurs",
@@ -197,6 +208,7 @@ impl Reason {
             Reason::Published => "Published",
             Reason::NamespacesUnreached => "NamespacesUnreached",
             Reason::Revoked => "Revoked",
+            Reason::CrlAwaited => "CRLAwaited",
             Reason::UpToDate => "UpToDate",
             Reason::RecordNotWritten => "RecordNotWritten",
             Reason::CrlNotSigned => "CRLNotSigned",

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::agent_identity::KeyAlgorithm;
 use super::authority::AuthoritySpec;
+use super::remote::RemoteStatus;
 use super::schema;
 
 /// Whose certificates are trusted, who may have one, and how the trust reaches namespaces.
@@ -31,6 +32,7 @@ use super::schema;
     printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!(has(self.default) && self.default && has(self.authority.remote))").message("no CA signs in a remote trust domain, so it cannot be the one of identities that name none: leave out default: true"))]
 pub struct TrustDomainSpec {
     /// The name in every SPIFFE ID of this trust domain. It cannot be changed: every certificate
     /// and every policy speaks of it.
@@ -277,6 +279,9 @@ pub struct TrustDomainStatus {
     /// How far a new root CA has come, while there is one that does not sign yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<RotationStatus>,
+    /// The bundle of a remote trust domain, as it was fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteStatus>,
     /// The CRLs that are published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crl: Option<CrlStatus>,
@@ -297,6 +302,9 @@ pub struct CrlStatus {
     /// Certificates on them.
     #[schemars(extend("format" = "int32"))]
     pub entries: u32,
+    /// Key ids of CAs that have none here, since their keys are somebody else's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signed_elsewhere: Vec<String>,
 }
 
 /// One CA.

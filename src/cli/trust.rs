@@ -52,7 +52,19 @@ pub fn draw(domain: &TrustDomain, now: Timestamp) -> String {
         let _ = writeln!(text, "  {name:<width$}{phase:<10}{said}");
         let _ = writeln!(text, "  {below:<width$}key id {}", slot.key_id);
     }
-    if rows.is_empty() {
+    let remote = domain.status.as_ref().and_then(|status| status.remote.as_ref());
+    for (position, root) in remote.iter().flat_map(|remote| &remote.certificates).enumerate() {
+        let name = format!("root {}", position + 1);
+        let end = root.not_after.0;
+        let said = format!("ends {}, {}", moment(end), distance(end, now));
+        let _ = writeln!(text, "  {name:<width$}{said}");
+        let _ = writeln!(text, "  {:<width$}{}", "", wrap(&root.subject, width + 2, WIDTH));
+    }
+    if domain.spec.authority.remote.is_some() {
+        if remote.is_none() {
+            text.push_str("  There is no bundle yet.\n");
+        }
+    } else if rows.is_empty() {
         text.push_str("  There is no CA yet.\n");
     }
     text.push('\n');
@@ -118,6 +130,14 @@ fn life_of(slot: &SlotStatus, now: Timestamp) -> String {
 fn facts(domain: &TrustDomain, now: Timestamp) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     let status = domain.status.clone().unwrap_or_default();
+    if let Some(remote) = &status.remote {
+        let since = remote.since.0;
+        facts.push(("from", remote.url.clone()));
+        facts.push(("since", format!("{}, {}", moment(since), distance(since, now))));
+        if let Some(sequence) = remote.sequence {
+            facts.push(("", format!("its own sequence {sequence}")));
+        }
+    }
     match &status.bundle {
         Some(bundle) => {
             facts.push(("bundle", format!("sequence {}", bundle.sequence)));
@@ -152,9 +172,9 @@ fn facts(domain: &TrustDomain, now: Timestamp) -> Vec<(&'static str, String)> {
     if let Some((_, _, message)) = condition(domain, DELETING) {
         facts.push(("deleted", message.to_owned()));
     }
-    let next = next_step(domain);
-    let when = next.at.map(|at| format!("{}, {}: ", moment(at), distance(at, now)));
-    facts.push(("next", format!("{}{}", when.unwrap_or_default(), next.what)));
+    if domain.spec.authority.remote.is_none() {
+        facts.push(("next", next_of(domain, now)));
+    }
     for key_id in &domain.spec.ca.distrust {
         facts.push(("distrusted", format!("key id {key_id}")));
     }
@@ -170,4 +190,10 @@ fn facts(domain: &TrustDomain, now: Timestamp) -> Vec<(&'static str, String)> {
         None => facts.push(("not ready", "the operator has not looked at it yet".to_owned())),
     }
     facts
+}
+
+fn next_of(domain: &TrustDomain, now: Timestamp) -> String {
+    let next = next_step(domain);
+    let when = next.at.map(|at| format!("{}, {}: ", moment(at), distance(at, now)));
+    format!("{}{}", when.unwrap_or_default(), next.what)
 }

@@ -9,6 +9,8 @@ mod asking;
 mod cas;
 mod cluster;
 mod departure;
+mod polling;
+mod remote;
 mod report;
 mod revocation;
 mod spread;
@@ -22,7 +24,7 @@ use crate::api::conditions::Reason;
 use crate::api::{SlotKind, SlotPhase, SlotStatus, TrustDomain};
 use crate::decide::departure::Departure;
 use crate::decide::slots::{self, Blocked, Reach, SlotSituation, bundle_of};
-use crate::identity::Domain;
+use crate::identity::{AuthoritySource, Domain};
 use crate::observe::view::Object;
 use crate::sign::{Authority, Retirable, SignError};
 use crate::source::SourceError;
@@ -145,6 +147,10 @@ async fn serve(
         return Ok(Some(BLOCKED_CHECK));
     }
 
+    if let AuthoritySource::Remote(address) = &domain.authority {
+        return remote::serve(context, resource, &domain, address, report).await;
+    }
+
     // A clock that jumped makes no step and ends nothing; what is published stays.
     if let Some(disagreement) = context.time.disagreement() {
         let (blocked, bundle_pem) = (disagreement.blocked(), bundle_of(&report.status.slots));
@@ -153,9 +159,9 @@ async fn serve(
         // A revocation does not wait for clocks: it goes by the API server's.
         if !report.status.slots.is_empty() {
             let revocation = revocation::run(context, &domain, &report.status, now).await;
-            spread(context, &domain, &bundle_pem, &revocation.crl_pem).await;
-            revocation::published(context, &domain, &revocation);
-            report.crls(&revocation);
+            let spread = spread(context, &domain, &bundle_pem, &revocation.crl_pem).await;
+            let unreached = revocation::published(context, &domain, &revocation, &spread);
+            report.crls(&revocation, &unreached);
         }
         publish(context, resource, report).await?;
         return Ok(Some(RETRY));
@@ -170,9 +176,9 @@ async fn serve(
         [] => None,
         _ => Some(spread(context, &domain, &bundle_pem, &revocation.crl_pem).await),
     };
-    if spread.is_some() {
-        revocation::published(context, &domain, &revocation);
-        report.crls(&revocation);
+    if let Some(spread) = &spread {
+        let unreached = revocation::published(context, &domain, &revocation, spread);
+        report.crls(&revocation, &unreached);
     }
     let reach = spread.as_ref().map(|spread| match awaits_targets(&report.status.slots) {
         Some(SlotKind::Root) => reach(context, &domain, bundle, spread),

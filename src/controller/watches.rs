@@ -162,7 +162,11 @@ async fn revocations(context: &Context) {
     follow(context, "configmaps", stream, |event| {
         let project = |object: ConfigMap| RevocationObject::of(&object);
         for change in context.view.revocations.take(event, project) {
-            let (Change::Set { new: object, .. } | Change::Gone { old: object, .. }) = change;
+            let (key, object, version) = match &change {
+                Change::Set { key, new, .. } => (key, new, Some(new.resource_version())),
+                Change::Gone { key, old } => (key, old, None),
+            };
+            context.book.confirm(object.trust_domain(), &key.name, version);
             context.trust_domains.wake(object.trust_domain().to_owned());
         }
     })

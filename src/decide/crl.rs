@@ -53,8 +53,8 @@ pub enum Signer {
 /// closed refuses nobody whom it would not have refused anyway.
 const LEAST_MARGIN: SignedDuration = SignedDuration::from_hours(24);
 
-/// The CRLs to sign now. Every CA that is trusted has one, empty or not: peers that check a whole
-/// chain refuse everybody for want of one.
+/// The CRLs to sign now, or to have signed. Every CA that is trusted has one, empty or not: peers that
+/// check a whole chain refuse everybody for want of one. A stranger is not asked for his.
 pub fn decide(situation: &CrlSituation<'_>) -> Vec<CrlOrder> {
     let CrlSituation { domain, slots, published, now, .. } = *situation;
     let now = whole_seconds(now);
@@ -66,14 +66,11 @@ pub fn decide(situation: &CrlSituation<'_>) -> Vec<CrlOrder> {
     let margin = domain.rules.maximum_life.as_duration().max(LEAST_MARGIN);
     slots
         .iter()
+        .filter(|slot| situation.signers.get(&slot.key_id) != Some(&Signer::Stranger))
         .filter_map(|slot| {
             let found = published.get(&slot.key_id);
-            let signer = situation.signers.get(&slot.key_id);
-            if signer == Some(&Signer::Stranger) {
-                return None;
-            }
-            let is_foreign = signer.is_some();
-            let entries = entries_of(situation, slot, is_foreign);
+            let is_foreign = situation.signers.contains_key(&slot.key_id);
+            let entries = entries_of(situation, slot);
             let is_due = found.is_none_or(|found| {
                 let is_stale = saturating_add(found.this_update, period + BACKDATE) <= now;
                 is_stale || !has(found, &entries, is_foreign)
@@ -97,6 +94,27 @@ pub fn decide(situation: &CrlSituation<'_>) -> Vec<CrlOrder> {
         .collect()
 }
 
+/// What of the record stands on every CRL that it is to stand on, of those that are published. A
+/// certificate whose CA's CRL is a stranger's, or that nobody trusts any more, waits for no CRL.
+pub fn published(
+    slots: &[SlotStatus],
+    recorded: &Entries,
+    published: &BTreeMap<String, Crl>,
+    signers: &BTreeMap<String, Signer>,
+) -> Entries {
+    let lists = |slot: &SlotStatus, entry: &Entry| {
+        let crl = published.get(&slot.key_id);
+        signers.get(&slot.key_id) == Some(&Signer::Stranger)
+            || crl.is_some_and(|crl| crl.entries.contains_key(&entry.key.serial))
+    };
+    let is_on = |entry: &Entry| {
+        let mut slots = slots.iter().filter(|slot| is_of(entry, slot, signers));
+        slots.all(|slot| lists(slot, entry))
+    };
+    let on = recorded.iter().filter(|(_, entry)| is_on(entry));
+    on.map(|(key, entry)| (key.clone(), entry.clone())).collect()
+}
+
 /// True if and only if an entry need not stand on a CRL any more: it has stood on one that was
 /// signed after its certificate had ended (RFC 5280, 3.3).
 pub fn is_over(domain: &Domain, entry: &Entry, now: Timestamp) -> bool {
@@ -105,17 +123,22 @@ pub fn is_over(domain: &Domain, entry: &Entry, now: Timestamp) -> bool {
 }
 
 /// What stands on a CA's CRL.
-fn entries_of(situation: &CrlSituation<'_>, slot: &SlotStatus, is_foreign: bool) -> Vec<Entry> {
-    let is_here = |entry: &&Entry| match &entry.key.key_id {
-        Some(key_id) => *key_id == slot.key_id,
-        // A serial number that a certificate of ours may have: a CA that chooses its own never gave it.
-        None => slot.kind == SlotKind::Issuing && !is_foreign,
-    };
+fn entries_of(situation: &CrlSituation<'_>, slot: &SlotStatus) -> Vec<Entry> {
     let mut entries: BTreeMap<&str, &Entry> = BTreeMap::new();
+    let is_here = |entry: &&Entry| is_of(entry, slot, situation.signers);
     for entry in situation.entries.values().filter(is_here) {
         entries.insert(&entry.key.serial, entry);
     }
     entries.into_values().cloned().collect()
+}
+
+/// True if and only if an entry is to stand on the CRL of this CA.
+fn is_of(entry: &Entry, slot: &SlotStatus, signers: &BTreeMap<String, Signer>) -> bool {
+    match &entry.key.key_id {
+        Some(key_id) => *key_id == slot.key_id,
+        // A serial number that a certificate of ours may have: a CA that chooses its own never gave it.
+        None => slot.kind == SlotKind::Issuing && !signers.contains_key(&slot.key_id),
+    }
 }
 
 /// True if and only if everything stands on a CRL that is to. What stands there and need not any

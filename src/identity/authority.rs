@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::cert_manager::IssuerName;
+use super::remote::{RemoteAddress, RemoteSpecError};
 use super::vault::{VaultAddress, VaultSpecError, VaultWork};
 use crate::api::{AuthoritySpec, Pkcs11Authority, SlotKind};
 
@@ -19,6 +20,8 @@ pub enum AuthoritySource {
     Pkcs11(TokenAddress),
     /// An issuer of cert-manager's signs.
     CertManager(IssuerName),
+    /// There are none: somebody else's bundle is fetched.
+    Remote(Box<RemoteAddress>),
 }
 
 /// Where a token is, and who knows its PIN.
@@ -46,6 +49,8 @@ pub enum AuthorityKind {
     VaultLeaf,
     Pkcs11,
     CertManager,
+    /// No CA is of this kind.
+    Remote,
 }
 
 /// What is wrong with `spec.authority`.
@@ -61,6 +66,8 @@ pub enum AuthorityError {
         "certManager.issuerRef is {0}, which names no issuer: write the name of one, and its kind and group where they are not Issuer and cert-manager.io"
     )]
     Issuer(String),
+    #[error(transparent)]
+    Remote(#[from] RemoteSpecError),
     #[error("pkcs11.module is {0:?}: write the module's whole path in the operator's container")]
     ModulePath(String),
     #[error("pkcs11.tokenLabel is {0:?}: write the token's label, of 1 to 32 bytes")]
@@ -70,7 +77,7 @@ pub enum AuthorityError {
 impl AuthoritySource {
     /// Understands `spec.authority`, or names the first rule that it breaks.
     pub fn parse(spec: &AuthoritySpec) -> Result<Self, AuthorityError> {
-        let AuthoritySpec { self_signed, secret, pkcs11, vault, cert_manager } = spec;
+        let AuthoritySpec { self_signed, secret, pkcs11, vault, cert_manager, remote } = spec;
         let mut given = Vec::new();
         if self_signed.is_some() {
             given.push(Ok(AuthoritySource::SelfSigned));
@@ -87,6 +94,10 @@ impl AuthoritySource {
         }
         if let Some(given_issuer) = cert_manager {
             given.push(IssuerName::parse(given_issuer).map(AuthoritySource::CertManager));
+        }
+        if let Some(remote) = remote {
+            let remote = RemoteAddress::parse(remote);
+            given.push(remote.map(|remote| AuthoritySource::Remote(remote.into())));
         }
         match given.len() {
             1 => given.remove(0),
@@ -105,6 +116,7 @@ impl AuthoritySource {
             },
             AuthoritySource::Pkcs11(_) => AuthorityKind::Pkcs11,
             AuthoritySource::CertManager(_) => AuthorityKind::CertManager,
+            AuthoritySource::Remote(_) => AuthorityKind::Remote,
         }
     }
 
@@ -115,19 +127,21 @@ impl AuthoritySource {
             AuthoritySource::Secret { name } => name == secret,
             AuthoritySource::Vault(vault) => vault.reads(secret),
             AuthoritySource::Pkcs11(token) => token.pin_secret == secret,
+            AuthoritySource::Remote(remote) => remote.reads(secret),
         }
     }
 }
 
 impl AuthorityKind {
     /// Every kind.
-    pub const ALL: [AuthorityKind; 6] = [
+    pub const ALL: [AuthorityKind; 7] = [
         AuthorityKind::SelfSigned,
         AuthorityKind::Secret,
         AuthorityKind::Pkcs11,
         AuthorityKind::Vault,
         AuthorityKind::VaultLeaf,
         AuthorityKind::CertManager,
+        AuthorityKind::Remote,
     ];
 
     /// The field of `spec.authority`, and the mode where that makes two of it.
@@ -139,6 +153,7 @@ impl AuthorityKind {
             AuthorityKind::VaultLeaf => "vault-leaf",
             AuthorityKind::Pkcs11 => "pkcs11",
             AuthorityKind::CertManager => "certManager",
+            AuthorityKind::Remote => "remote",
         }
     }
 
@@ -149,7 +164,7 @@ impl AuthorityKind {
             AuthorityKind::Secret | AuthorityKind::Vault | AuthorityKind::CertManager => {
                 kind == SlotKind::Issuing
             }
-            AuthorityKind::VaultLeaf => false,
+            AuthorityKind::VaultLeaf | AuthorityKind::Remote => false,
         }
     }
 

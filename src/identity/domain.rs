@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{AuthorityError, AuthoritySource, Grant, Identity, Lifetime, LifetimeError};
+use super::{
+    AuthorityError, AuthorityKind, AuthoritySource, Grant, Identity, Lifetime, LifetimeError,
+};
 use super::{MINIMUM_LIFE, PodSelector, grants};
 use super::{SelectorError, SpiffeError, SpiffeId, TrustDomainName};
 use crate::api::{CaKeyAlgorithm, KeyAlgorithm, SlotNumbers, TrustDomain, WhenUnreached};
@@ -85,6 +87,10 @@ pub enum DomainError {
     Incomplete(&'static str),
     #[error("spec.domain: {0}")]
     Domain(#[from] SpiffeError),
+    #[error(
+        "spec.default is true, and no CA signs in a remote trust domain: leave out default: true"
+    )]
+    RemoteDefault,
     #[error("spec.authority: {0}")]
     Authority(#[from] AuthorityError),
     #[error("spec.{field}: {source}")]
@@ -142,6 +148,10 @@ pub enum Refusal {
     NotGranted { domain: String, namespace: String, asked: String },
     #[error("TrustDomain {domain} builds SPIFFE IDs from {{role}}: give the identity a spec.role")]
     RoleMissing { domain: String },
+    #[error(
+        "TrustDomain {domain} is remote: it is there to be trusted, and no CA signs for it here. Name a trust domain that has a CA in spec.trustDomain"
+    )]
+    Remote { domain: String },
     #[error("no SPIFFE ID can be made for this identity: {0}")]
     SpiffeId(#[from] SpiffeError),
 }
@@ -152,6 +162,9 @@ impl Domain {
         let (metadata, spec) = (&resource.metadata, &resource.spec);
         let incomplete = DomainError::Incomplete;
         let authority = AuthoritySource::parse(&spec.authority)?;
+        if spec.default && authority.kind() == AuthorityKind::Remote {
+            return Err(DomainError::RemoteDefault);
+        }
         let rules = parse_rules(resource)?;
         let bundle_namespaces = match &spec.bundle.namespace_selector {
             None => rules.namespaces.clone(),
@@ -203,6 +216,9 @@ impl Domain {
         cluster_domain: &str,
     ) -> Result<SpiffeId, Refusal> {
         let domain = || self.name.clone();
+        if let AuthoritySource::Remote(_) = self.authority {
+            return Err(Refusal::Remote { domain: domain() });
+        }
         let rules = &self.rules;
         if !rules.namespaces.matches(namespace_labels) {
             let namespace = identity.key.namespace.to_string();

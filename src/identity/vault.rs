@@ -10,7 +10,7 @@ use crate::x509;
 pub struct VaultAddress {
     /// `https://` and host, with a port where one was given.
     pub server: String,
-    pub trust: VaultTrust,
+    pub trust: ServerTrust,
     pub namespace: Option<String>,
     /// Where the PKI engine is mounted.
     pub mount: String,
@@ -20,9 +20,9 @@ pub struct VaultAddress {
     pub login: VaultLogin,
 }
 
-/// Where the CA certificates are with which Vault's own certificate is checked.
+/// Where the CA certificates are with which the own certificate of a server is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum VaultTrust {
+pub enum ServerTrust {
     /// In PEM.
     Inline(String),
     Secret(FileName),
@@ -95,7 +95,7 @@ impl VaultAddress {
 
     /// True if and only if a change of this Secret of the operator's namespace concerns it.
     pub fn reads(&self, secret: &str) -> bool {
-        let trusts = matches!(&self.trust, VaultTrust::Secret(file) if file.object == secret);
+        let trusts = matches!(&self.trust, ServerTrust::Secret(file) if file.object == secret);
         let logs_in_with = match &self.login {
             VaultLogin::AppRole { secret_id, .. } => secret_id.object == secret,
             VaultLogin::Kubernetes { .. } => false,
@@ -113,15 +113,15 @@ fn server(given: &str) -> Result<String, VaultSpecError> {
     }
 }
 
-fn trust(given: &VaultAuthority) -> Result<VaultTrust, AuthorityError> {
+fn trust(given: &VaultAuthority) -> Result<ServerTrust, AuthorityError> {
     let VaultAuthority { ca_bundle, ca_secret_ref, ca_config_map_ref, .. } = given;
     match (ca_bundle, ca_secret_ref, ca_config_map_ref) {
         (Some(pem), None, None) => match x509::read_pem(pem.as_bytes()) {
-            Ok(_) => Ok(VaultTrust::Inline(pem.clone())),
+            Ok(_) => Ok(ServerTrust::Inline(pem.clone())),
             Err(error) => Err(VaultSpecError::CaBundle(error.to_string()).into()),
         },
-        (None, Some(reference), None) => Ok(VaultTrust::Secret(file(reference, "ca.crt")?)),
-        (None, None, Some(reference)) => Ok(VaultTrust::ConfigMap(file(reference, "ca.crt")?)),
+        (None, Some(reference), None) => Ok(ServerTrust::Secret(file(reference, "ca.crt")?)),
+        (None, None, Some(reference)) => Ok(ServerTrust::ConfigMap(file(reference, "ca.crt")?)),
         _ => {
             let refs = [ca_secret_ref, ca_config_map_ref];
             let count = refs.into_iter().flatten().count() + usize::from(ca_bundle.is_some());
@@ -151,7 +151,7 @@ fn login(given: &VaultAuth) -> Result<VaultLogin, AuthorityError> {
     }
 }
 
-fn file(given: &FileReference, default: &str) -> Result<FileName, AuthorityError> {
+pub(super) fn file(given: &FileReference, default: &str) -> Result<FileName, AuthorityError> {
     let key = given.key.clone().unwrap_or_else(|| default.to_owned());
     Ok(FileName { object: own_secret(&given.name)?, key })
 }

@@ -33,6 +33,8 @@ struct Page {
     last: Option<Timestamp>,
     /// The highest number that this replica gave to a CRL.
     highest: u64,
+    /// Namespaces whose ConfigMap could not be written, and since when.
+    unreached: BTreeMap<String, Timestamp>,
 }
 
 /// A write that the watch has not told of yet.
@@ -142,6 +144,23 @@ impl Book {
         page.highest = page.highest.max(number);
     }
 
+    /// Notes which namespaces of a trust domain could not be written to just now. Returns since
+    /// when each of them could not.
+    pub fn note_unreached(
+        &self,
+        domain: &str,
+        failed: &BTreeSet<String>,
+        now: Timestamp,
+    ) -> BTreeMap<String, Timestamp> {
+        let mut book = self.lock();
+        let page = book.entry(domain.to_owned()).or_default();
+        page.unreached.retain(|namespace, _| failed.contains(namespace));
+        for namespace in failed {
+            page.unreached.entry(namespace.clone()).or_insert(now);
+        }
+        page.unreached.clone()
+    }
+
     /// Remembers an object that was written in place of version `replaced`.
     pub fn remember(
         &self,
@@ -153,6 +172,20 @@ impl Book {
         let mut book = self.lock();
         let page = book.entry(domain.to_owned()).or_default();
         page.written.insert(name.to_owned(), Written { replaced, now: Arc::new(now) });
+    }
+
+    /// The watch has told of a version of an object, or of its end: from now on it is believed. Were
+    /// it not, an object that is deleted before anybody looks again would seem to be there for ever,
+    /// as nothing is what it took the place of.
+    pub fn confirm(&self, domain: &str, name: &str, version: Option<&str>) {
+        let mut book = self.lock();
+        let Some(page) = book.get_mut(domain) else { return };
+        let is_told = |written: &Written| {
+            version.is_none_or(|version| version == written.now.resource_version())
+        };
+        if page.written.get(name).is_some_and(is_told) {
+            page.written.remove(name);
+        }
     }
 
     /// The objects of a trust domain as they must be now: what was written, or else what the
@@ -200,5 +233,42 @@ impl Page {
         self.serials.insert(entry.key.serial.clone());
         Arc::make_mut(&mut self.entries).insert(entry.key.clone(), entry.clone());
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::record::Shard;
+
+    fn record(version: &str) -> RevocationObject {
+        let shard =
+            Shard { resource_version: version.to_owned(), entries: Entries::new(), is_sound: true };
+        RevocationObject::Record { trust_domain: "prod".to_owned(), number: 0, shard }
+    }
+
+    #[test]
+    fn what_was_written_is_known_until_the_watch_tells_of_it_and_no_longer() {
+        let seen = |version: Option<&str>| -> BTreeMap<String, Arc<RevocationObject>> {
+            version.map(|version| ("r".to_owned(), Arc::new(record(version)))).into_iter().collect()
+        };
+        for (what, told, mirror, expected) in [
+            ("nothing was told yet", &[][..], None, Some("5")),
+            ("it was told of", &[Some("5")], Some("5"), Some("5")),
+            ("somebody else has written since", &[], Some("9"), Some("9")),
+            ("it was told of and deleted before anybody looked", &[Some("5"), None], None, None),
+            ("it was deleted, and only that was told of", &[None], None, None),
+            ("another version was told of, and it was deleted", &[Some("9"), None], None, None),
+            ("word of an older one comes late", &[Some("3")], None, Some("5")),
+        ] {
+            let book = Book::default();
+            book.remember("prod", "r", None, record("5"));
+            for version in told {
+                book.confirm("prod", "r", *version);
+            }
+            let objects = book.objects("prod", seen(mirror));
+            let found = objects.get("r").map(|object| object.resource_version());
+            assert_eq!(found, expected, "{what}");
+        }
     }
 }

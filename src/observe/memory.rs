@@ -35,6 +35,7 @@ struct Recollection {
     doubt: bool,
     failures: u32,
     deleted_since: Option<Timestamp>,
+    awaits_crl_since: Option<Timestamp>,
 }
 
 /// A write that the watch has not told of yet, which is soon: boxed, for most have none.
@@ -185,6 +186,19 @@ impl Memory {
     pub fn deleted_since(&self, identity: &IdentityKey, now: Timestamp) -> Timestamp {
         let mut memory = self.lock();
         *memory.entry(identity.clone()).or_default().deleted_since.get_or_insert(now)
+    }
+
+    /// Since when this replica knows that it waits for a CRL: since `now`, where this is the first time.
+    pub fn awaits_crl_since(&self, identity: &IdentityKey, now: Timestamp) -> Timestamp {
+        let mut memory = self.lock();
+        *memory.entry(identity.clone()).or_default().awaits_crl_since.get_or_insert(now)
+    }
+
+    /// It waits for no CRL any more.
+    pub fn has_crl(&self, identity: &IdentityKey) {
+        if let Some(recollection) = self.lock().get_mut(identity) {
+            recollection.awaits_crl_since = None;
+        }
     }
 
     /// Ends a row of failures.

@@ -18,20 +18,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::Method;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, Client};
+use kube::Client;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{CaSource, Making, SourceError, Unavailable};
+use super::{CaSource, Making, SourceError, Unavailable, files};
 use crate::api::SlotKind;
 use crate::decide::crl::CrlOrder;
 use crate::decide::slots::{Offer, OfferedIssuing, Supply};
-use crate::identity::{Domain, FileName, VaultAddress, VaultTrust, VaultWork};
+use crate::identity::{Domain, VaultAddress, VaultWork};
 use crate::sign::{Authority, Chain, ForeignIssuer, Refusal, SignError, Slot};
-use crate::{wire, x509};
+use crate::x509;
 use client::{Ask, VaultClient};
 use error::VaultError;
 use leaf::Failure;
@@ -78,15 +77,8 @@ impl VaultSource {
 
     /// A client that believes whom the spec says now.
     async fn client(&self) -> Result<VaultClient, VaultError> {
-        let pem = match &self.0.address.trust {
-            VaultTrust::Inline(pem) => pem.clone().into_bytes(),
-            VaultTrust::Secret(file) => {
-                secret_file(&self.0.kube, &self.0.namespace, file).await?.to_vec()
-            }
-            VaultTrust::ConfigMap(file) => {
-                config_map_file(&self.0.kube, &self.0.namespace, file).await?
-            }
-        };
+        let (kube, namespace) = (&self.0.kube, &self.0.namespace);
+        let pem = files::trusted(kube, namespace, &self.0.address.trust).await?;
         let mut known = self.0.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, client)) = &*known
             && *of == pem
@@ -289,39 +281,4 @@ fn in_vault(refusal: &Refusal) -> String {
         Refusal::OtherKey => "it is not for the key that was asked for".to_owned(),
         other => other.to_string(),
     }
-}
-
-/// A file of a Secret of the operator's namespace.
-async fn secret_file(
-    client: &Client,
-    namespace: &str,
-    file: &FileName,
-) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-    let FileName { object, key } = file;
-    let secret = wire::get_secret(client, namespace, object).await;
-    let secret = secret.map_err(|error| {
-        VaultError::Setting(format!("Secret {namespace}/{object} could not be read: {error}"))
-    })?;
-    let content = secret.and_then(|mut secret| secret.data.remove(key));
-    content.ok_or_else(|| missing(&format!("Secret {namespace}/{object}"), key))
-}
-
-async fn config_map_file(
-    client: &Client,
-    namespace: &str,
-    file: &FileName,
-) -> Result<Vec<u8>, VaultError> {
-    let FileName { object, key } = file;
-    let config_map = Api::<ConfigMap>::namespaced(client.clone(), namespace).get_opt(object).await;
-    let config_map = config_map.map_err(|error| {
-        VaultError::Setting(format!("ConfigMap {namespace}/{object} could not be read: {error}"))
-    })?;
-    let content = config_map.and_then(|config_map| config_map.data?.remove(key));
-    let content =
-        content.ok_or_else(|| missing(&format!("ConfigMap {namespace}/{object}"), key))?;
-    Ok(content.into_bytes())
-}
-
-fn missing(object: &str, key: &str) -> VaultError {
-    VaultError::Setting(format!("there is no {object} with the file {key}: put it there"))
 }

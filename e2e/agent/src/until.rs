@@ -30,8 +30,8 @@ pub async fn run(identity: &Path, args: UntilArgs) -> Result<ExitCode, anyhow::E
     let mut last = String::new();
     while began.elapsed() < Duration::from_secs(args.within.into()) {
         turn.tick().await;
-        let at = clock::precisely_now();
         let outcome = attempt(identity, &args).await;
+        let at = clock::precisely_now();
         match watch.saw(at, outcome.is_ok()) {
             Step::Watching => println!("watching"),
             Step::Nothing => {}

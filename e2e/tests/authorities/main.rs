@@ -2,6 +2,7 @@
 
 mod cert_manager;
 mod kills;
+mod remote;
 mod secret;
 mod vault;
 mod vault_failures;

@@ -42,6 +42,41 @@ pub const REFUSED: &[Row] = &[
         "Secrets whose names begin with countersign-ca- are the operator's own",
     ),
     (
+        "a remote bundle without TLS",
+        "{domain: d, authority: {remote: {url: 'http://partner.example/bundle', format: PEM}}}",
+        "write an address with https and without user or fragment, such as https://spire.partner.example/bundle",
+    ),
+    (
+        "a remote bundle behind a password",
+        "{domain: d, authority: {remote: {url: 'https://me:secret@partner.example/bundle', format: PEM}}}",
+        "write an address with https and without user or fragment",
+    ),
+    (
+        "a remote bundle of no known format",
+        "{domain: d, authority: {remote: {url: 'https://partner.example/bundle', format: DER}}}",
+        "supported values: \"PEM\", \"SPIFFE\"",
+    ),
+    (
+        "a remote bundle from a server for which two vouch",
+        "{domain: d, authority: {remote: {url: 'https://partner.example/bundle', format: PEM, caSecretRef: {name: a}, caConfigMapRef: {name: b}}}}",
+        "name at most one place of the CA certificates that the server's own certificate is checked with",
+    ),
+    (
+        "a remote bundle that is fetched all the time",
+        "{domain: d, authority: {remote: {url: 'https://partner.example/bundle', format: PEM, refreshPeriod: 1s}}}",
+        "a bundle is fetched at most every 10s and at least every 24h",
+    ),
+    (
+        "a remote trust domain for identities that name none",
+        "{domain: d, default: true, authority: {remote: {url: 'https://partner.example/bundle', format: PEM}}}",
+        "no CA signs in a remote trust domain, so it cannot be the one of identities that name none",
+    ),
+    (
+        "an issuer of cert-manager's by a name that none has",
+        "{domain: d, authority: {certManager: {issuerRef: {name: 'a/b'}}}}",
+        "write the name of an issuer: lower-case letters",
+    ),
+    (
         "a Vault without TLS",
         "{domain: d, authority: {vault: {server: 'http://v:8200', caSecretRef: {name: a}, auth: {appRole: {roleId: r, secretIdRef: {name: b}}}}}}",
         "write Vault's address with https and without a path, such as https://vault.vault.svc:8200",

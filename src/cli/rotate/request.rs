@@ -36,6 +36,13 @@ pub fn normal_key_id(text: &str) -> String {
 
 /// What is to be done about a wish, or a sentence that says why that cannot be.
 pub fn request(domain: &TrustDomain, wish: &Wish) -> Result<Request, String> {
+    if domain.spec.authority.remote.is_some() {
+        return Err(format!(
+            "{} is remote: its CAs are somebody else's, who rotates them; the operator takes up what {} gives out",
+            name(domain),
+            domain.spec.authority.remote.as_ref().map_or("the address", |remote| &remote.url)
+        ));
+    }
     match wish {
         Wish::Root => newer(domain, SlotKind::Root),
         Wish::Issuing => match newest(domain, SlotKind::Root, SlotPhase::Prepared) {

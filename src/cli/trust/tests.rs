@@ -106,3 +106,41 @@ fn what_is_wrong_is_said() {
     assert!(text.contains("There is no CA yet."), "{text}");
     assert!(text.contains("next           the operator makes the first CA"), "{text}");
 }
+
+#[test]
+fn a_remote_trust_domain_shows_whom_it_trusts_and_where_that_comes_from() {
+    let url = "https://spire.partner.example/bundle";
+    let mut domain: TrustDomain = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": "partner"},
+        "spec": {"domain": "partner.example", "authority": {"remote": {"url": url, "format": "SPIFFE"}}},
+    }))
+    .unwrap();
+    assert!(draw(&domain, now()).contains("  There is no bundle yet.\n"));
+    domain.status = Some(
+        serde_json::from_value(serde_json::json!({
+            "bundle": {"sha256": "0f".repeat(32), "sequence": 3},
+            "remote": {"url": url, "since": "2026-11-24T21:30:00Z", "sequence": 9, "certificates": [
+                {"subject": "O=Partner, CN=root", "sha256": "00", "notAfter": "2036-11-21T22:30:00Z", "certificate": ""},
+            ]},
+        }))
+        .unwrap(),
+    );
+    let domain = with(domain, READY, false, "AuthorityUnavailable");
+    let expected = format!(
+        "\
+partner   spiffe://partner.example
+
+  root 1         ends 2036-11-21 22:30:00Z, in 3650d
+                 O=Partner, CN=root
+
+  from           {url}
+  since          2026-11-24 21:30:00Z, 1h 0m ago
+                 its own sequence 9
+  bundle         sequence 3
+                 sha256 {}
+  not ready      AuthorityUnavailable: the message of AuthorityUnavailable
+",
+        "0f".repeat(32)
+    );
+    assert_eq!(draw(&domain, now()), expected);
+}

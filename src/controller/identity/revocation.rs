@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Context, Next, publish};
+use super::{Context, Next, publish, until};
+use crate::api::conditions::Reason;
 use crate::api::{AgentIdentityStatus, RevokedSpec};
 use crate::apply;
 use crate::decide::SecretState;
 use crate::decide::ledger::{Issued, Ledger, leaf_of};
 use crate::decide::record::Entry;
 use crate::decide::revocation::{RevocationStep, entries, next_step, single_entries};
+use crate::decide::schedule::saturating_add;
 use crate::identity::{Identity, IdentityKey};
 use crate::observe::view::Object;
 use crate::observe::{Observed, PodCounts};
@@ -26,6 +28,8 @@ use crate::wire::WireError;
 
 /// How long what is to be revoked waits for others, so that all of them are one write.
 const GATHER: Duration = Duration::from_millis(50);
+/// A CRL takes a second or two. Who waits for longer says so in its status.
+const QUIET: SignedDuration = SignedDuration::from_secs(5);
 /// Whoever waits for a CRL is woken when it is published; this is for a defect.
 const AWAIT: Duration = Duration::from_secs(30);
 /// The longest life that a TrustDomain allows where it says nothing of it.
@@ -55,7 +59,9 @@ pub async fn run(
     }
     // 5. Apply.
     match next_step(submitted.is_published, &observed.secret) {
-        RevocationStep::AwaitCrl => return Ok(Some(AWAIT)),
+        RevocationStep::AwaitCrl => {
+            return await_crl(context, identity, facts, &observed, now).await;
+        }
         RevocationStep::TakeOutKey => {
             let serials: Vec<&str> = alive.iter().map(|issued| issued.serial.as_str()).collect();
             let note = format!("on the CRL: {}", serials.join(", "));
@@ -70,6 +76,8 @@ pub async fn run(
         }
         RevocationStep::Done => {}
     }
+    context.memory.has_crl(&identity.key);
+
     // 6. Status.
     let serials = alive.into_iter().map(|issued| issued.serial).collect();
     let is_news = observed.previous().is_none_or(|status| status.revoked.is_none());
@@ -82,6 +90,32 @@ pub async fn run(
         step(context, identity, "Revoked", "status-written", note);
     }
     Ok(None)
+}
+
+/// Whoever waits for a CRL is woken when it is published. Where that takes long, its status says so.
+async fn await_crl(
+    context: &Context,
+    identity: &Identity,
+    facts: &AgentFacts,
+    observed: &Observed,
+    now: Timestamp,
+) -> Result<Next, WireError> {
+    let key = &identity.key;
+    let since = context.memory.awaits_crl_since(key, now);
+    if now < saturating_add(since, QUIET) {
+        return Ok(Some(until(saturating_add(since, QUIET), now)));
+    }
+    // What was said to be revoked is so; this replica has only just begun to lead.
+    if observed.previous().is_some_and(|status| status.revoked.is_some()) {
+        return Ok(Some(AWAIT));
+    }
+    let status = status::build_awaiting(identity, observed, since, now);
+    if publish(context, key, facts, &observed.status, status).await? {
+        let reason = Reason::CrlAwaited.as_str();
+        let note = "its certificates are not on a published CRL yet".to_owned();
+        context.tell(key.reference(&identity.uid), true, reason, "Revoke", note);
+    }
+    Ok(Some(AWAIT))
 }
 
 /// Hands in single certificates that are to be revoked. Returns which of the identity's serial

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Failure;
 use super::asking::Asking;
+use super::polling::Polling;
 use super::supply::Stocktaking;
 use crate::api::{SlotKind, SlotPhase, SlotStatus, TrustDomain};
 use crate::apply;
@@ -31,6 +32,8 @@ pub(super) struct Remembered {
     pub(super) stock: Option<Stocktaking>,
     /// Its authority, while an answer is waited for.
     pub(super) asking: Option<Asking>,
+    /// The bundle that is fetched now and then, where there is no CA.
+    pub(super) polling: Option<Polling>,
 }
 
 /// The CA Secrets of a trust domain.

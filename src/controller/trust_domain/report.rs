@@ -1,7 +1,8 @@
 //! The status of a TrustDomain in the making, and the one patch that writes it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use kube::Resource;
 
 use super::Failure;
@@ -10,8 +11,9 @@ use super::revocation::Revocation;
 use crate::api::conditions::{
     BUNDLE_PUBLISHED, CRL_PUBLISHED, DEFAULT, DELETING, READY, ROTATING, Reason,
 };
-use crate::api::{BundleStatus, TrustDomain, TrustDomainStatus};
+use crate::api::{BundleStatus, RemoteStatus, TrustDomain, TrustDomainStatus};
 use crate::controller::{Context, some_of};
+use crate::decide::schedule::whole_seconds;
 use crate::decide::slots::SlotPlan;
 use crate::identity::Domain;
 use crate::sign::Chain;
@@ -24,13 +26,13 @@ pub struct Report {
     pub status: TrustDomainStatus,
     generation: i64,
     /// When the turn began.
-    pub now: jiff::Timestamp,
+    pub now: Timestamp,
     failure: Option<(Reason, String)>,
 }
 
 impl Report {
     /// Begins with the status that is there.
-    pub fn new(resource: &TrustDomain, now: jiff::Timestamp) -> Self {
+    pub fn new(resource: &TrustDomain, now: Timestamp) -> Self {
         Report {
             status: resource.status.clone().unwrap_or_default(),
             generation: resource.metadata.generation.unwrap_or_default(),
@@ -97,7 +99,7 @@ impl Report {
     }
 
     /// The CRLs that are published.
-    pub fn crls(&mut self, revocation: &Revocation) {
+    pub fn crls(&mut self, revocation: &Revocation, unreached: &BTreeMap<String, Timestamp>) {
         if let Some(status) = &revocation.status {
             let mut status = status.clone();
             let before = self.status.crl.as_ref().map(|crl| crl.number).unwrap_or_default();
@@ -109,8 +111,25 @@ impl Report {
                 self.failure = Some((*reason, message.clone()));
                 self.set(CRL_PUBLISHED, false, *reason, message.clone());
             }
+            None if !unreached.is_empty() => {
+                let names = unreached.keys().cloned().collect();
+                let first = unreached.values().min().copied().unwrap_or(self.now);
+                let message = format!(
+                    "crl.pem could not be written to {}, the first of them since {}: what is revoked is said to be so 30 s later without them. See BundlePublished",
+                    some_of(&names),
+                    whole_seconds(first)
+                );
+                self.set(CRL_PUBLISHED, false, Reason::NamespacesUnreached, message);
+            }
             None => {
-                let message = "every CA has a CRL that is up to date".to_owned();
+                let but = match revocation.signed_elsewhere.as_slice() {
+                    [] => String::new(),
+                    elsewhere => format!(
+                        ", but for {}, whose keys are not Countersign's: crl.pem lacks theirs, and readers that look for a CRL of every CA need them from where they are published",
+                        elsewhere.join(", ")
+                    ),
+                };
+                let message = format!("every CA has a CRL that is up to date{but}");
                 self.set(CRL_PUBLISHED, true, Reason::UpToDate, message);
             }
         }
@@ -120,6 +139,17 @@ impl Report {
     pub fn active(&mut self, chain: &Chain) {
         let (key_id, end) = (&chain.facts.key_id, chain.facts.not_after);
         self.set(READY, true, Reason::Active, format!("the CA {key_id} signs until {end}"));
+    }
+
+    /// The bundle of a remote trust domain is held.
+    pub fn fetched(&mut self, held: &RemoteStatus) {
+        let count = held.certificates.len();
+        let certificates = if count == 1 { "certificate" } else { "certificates" };
+        let (url, since) = (&held.url, held.since.0);
+        let message = format!(
+            "the bundle of {url} is trusted as it is since {since}: {count} CA {certificates}"
+        );
+        self.set(READY, true, Reason::Fetched, message);
     }
 
     /// Whether every selected namespace holds the bundle, and the cluster as a whole.

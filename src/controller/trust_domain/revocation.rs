@@ -2,13 +2,14 @@
 //! nothing records may be forgotten, so it is recorded first; what no CRL says is not revoked, so
 //! nobody is told before the CRLs are in every namespace.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::cas;
+use super::spread::Spread;
 use super::supply::known_source;
 use crate::api::conditions::Reason;
 use crate::api::names::{crl_name, record_name};
@@ -17,6 +18,7 @@ use crate::apply::revocation as apply;
 use crate::controller::{Context, until};
 use crate::decide::crl::{self, CrlOrder, CrlSituation, Signer};
 use crate::decide::record::{self, Entries, Shard};
+use crate::decide::schedule::saturating_add;
 use crate::decide::slots::SlotSecret;
 use crate::identity::Domain;
 use crate::observe::view::{CrlObject, RevocationObject};
@@ -27,9 +29,11 @@ use crate::x509::{Crl, push_pem};
 pub struct Revocation {
     /// `crl.pem`, with what could be signed.
     pub crl_pem: String,
-    /// What the CRLs say, once they are in every namespace.
+    /// What of the record the CRLs say, once they are in every namespace.
     entries: Arc<Entries>,
     pub status: Option<CrlStatus>,
+    /// CAs whose CRL a stranger signs, by key id.
+    pub signed_elsewhere: Vec<String>,
     /// What could not be done, and why.
     pub failure: Option<(Reason, String)>,
     /// When to come back.
@@ -38,6 +42,9 @@ pub struct Revocation {
 
 /// How often the record is written at most: whatever is revoked within a second is one write.
 const BATCH: SignedDuration = SignedDuration::from_secs(1);
+/// How long a namespace that cannot be written to keeps what is revoked from being said to be. It is
+/// named all the while; in the others, over HTTP and by their pods' label everybody knows already.
+const UNREACHED_AWAITED: SignedDuration = SignedDuration::from_secs(30);
 /// The API server is gone or refuses. Neither passes in a moment.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -57,11 +64,26 @@ pub async fn run(
     work.finish(entries, &crls)
 }
 
-/// The CRLs are in every namespace: whoever waited for that goes on.
-pub fn published(context: &Context, domain: &Domain, revocation: &Revocation) {
-    for key in context.book.publish(&domain.name, revocation.entries.clone()) {
-        context.identities.wake(key);
+/// The CRLs are in every namespace: whoever waited for that goes on. A namespace that cannot be
+/// written to holds this up for a while and not for ever. Returns those that could not be, and
+/// since when.
+pub fn published(
+    context: &Context,
+    domain: &Domain,
+    revocation: &Revocation,
+    spread: &Spread,
+) -> BTreeMap<String, Timestamp> {
+    let now = context.now();
+    let unreached = context.book.note_unreached(&domain.name, &spread.failed, now);
+    let is_held = unreached.values().any(|since| saturating_add(*since, UNREACHED_AWAITED) > now);
+    if spread.is_behind || is_held {
+        context.trust_domains.wake_after(domain.name.clone(), RETRY);
+    } else {
+        for key in context.book.publish(&domain.name, revocation.entries.clone()) {
+            context.identities.wake(key);
+        }
     }
+    unreached
 }
 
 struct Work<'a> {
@@ -165,10 +187,7 @@ impl Work<'_> {
             .values()
             .filter_map(|object| Some((object.as_crl()?.key_id.clone(), object.clone())))
             .collect();
-        let sound: BTreeMap<String, Crl> = found
-            .iter()
-            .filter_map(|(key_id, object)| Some((key_id.clone(), object.as_crl()?.crl.clone()?)))
-            .collect();
+        let sound = sound(&found);
         self.signers = self.find_signers().await;
         let recorded = self.status.crl.as_ref().map(|crl| crl.number).unwrap_or_default();
         let orders = crl::decide(&CrlSituation {
@@ -338,6 +357,9 @@ impl Work<'_> {
     ) -> Revocation {
         let mut slots: Vec<_> = self.status.slots.iter().collect();
         slots.sort_by_key(|slot| (slot.kind == crate::api::SlotKind::Issuing, slot.number));
+        // A CA that signs leaves itself stands there twice.
+        let mut seen = BTreeSet::new();
+        slots.retain(|slot| seen.insert(&slot.key_id));
         let crls: Vec<&CrlObject> = slots
             .iter()
             .filter_map(|slot| found.get(&slot.key_id)?.as_crl())
@@ -348,11 +370,15 @@ impl Work<'_> {
             push_pem(&mut crl_pem, "X509 CRL", &crl.der);
         }
         let read = || crls.iter().filter_map(|object| object.crl.as_ref());
+        let is_strange = |key_id: &String| self.signers.get(key_id) == Some(&Signer::Stranger);
+        let elsewhere = slots.iter().map(|slot| slot.key_id.clone());
+        let signed_elsewhere: Vec<String> = elsewhere.filter(is_strange).collect();
         let status = read().map(|crl| crl.next_update).min().map(|next_update| CrlStatus {
             number: read().map(|crl| crl.number).max().unwrap_or_default(),
             next_update: next_update.into(),
             entries: u32::try_from(read().map(|crl| crl.entries.len()).sum::<usize>())
                 .unwrap_or(u32::MAX),
+            signed_elsewhere: signed_elsewhere.clone(),
         });
         let due = read()
             // When another program signs the next is its own affair.
@@ -365,6 +391,22 @@ impl Work<'_> {
             .min()
             .map(|moment| until(moment, self.now));
         let next = self.next.into_iter().chain(due).min();
-        Revocation { crl_pem, entries, status, failure: self.failure, next }
+        let entries = match &self.failure {
+            None => entries,
+            // Not all of it stands where it should.
+            Some(_) => {
+                let slots = &self.status.slots;
+                Arc::new(crl::published(slots, &entries, &sound(found), &self.signers))
+            }
+        };
+        Revocation { crl_pem, entries, status, signed_elsewhere, failure: self.failure, next }
     }
+}
+
+/// Those of the CRLs that are what was put there, read.
+fn sound(found: &BTreeMap<String, Arc<RevocationObject>>) -> BTreeMap<String, Crl> {
+    found
+        .iter()
+        .filter_map(|(key_id, object)| Some((key_id.clone(), object.as_crl()?.crl.clone()?)))
+        .collect()
 }

@@ -24,6 +24,8 @@ const WRITES_AT_ONCE: usize = 8;
 pub struct Spread {
     /// Namespaces that could not be written to.
     pub failed: BTreeSet<String>,
+    /// True if and only if somebody wrote meanwhile, so that it is not known what a namespace holds.
+    pub is_behind: bool,
     /// What came of the ClusterTrustBundle.
     pub cluster: ClusterSpread,
     /// ConfigMaps that were written, or will have to be, in this turn.
@@ -69,30 +71,31 @@ pub async fn spread(context: &Context, domain: &Domain, bundle_pem: &str, crl_pe
         .filter(|write| !matches!(write, BundleWrite::Delete { .. }))
         .map(|write| write.namespace().to_owned())
         .collect();
-    let failed = futures::stream::iter(writes)
+    let results: Vec<_> = futures::stream::iter(writes)
         .map(|write| async move {
             let result =
                 apply::bundle::write(&context.client, domain, bundle_pem, crl_pem, &write).await;
             (write, result)
         })
         .buffer_unordered(WRITES_AT_ONCE)
-        .filter_map(|(write, result)| async move {
-            match (&write, result) {
-                (_, Ok(())) => None,
-                // The mirror is behind our own write of a moment ago, and will catch up.
-                (BundleWrite::Replace { .. }, Err(WireError::Conflict(_))) => None,
-                (write, Err(error)) => {
-                    let namespace = write.namespace().to_owned();
-                    tracing::warn!(trust_domain = domain.name, namespace, %error, "the bundle is not written");
-                    Some(namespace)
-                }
-            }
-        })
         .collect()
         .await;
+    let (mut failed, mut is_behind) = (BTreeSet::new(), false);
+    for (write, result) in results {
+        match (&write, result) {
+            (_, Ok(())) => {}
+            // The mirror is behind a write of a moment ago, our own perhaps, and will catch up.
+            (BundleWrite::Replace { .. }, Err(WireError::Conflict(_))) => is_behind = true,
+            (write, Err(error)) => {
+                let namespace = write.namespace().to_owned();
+                tracing::warn!(trust_domain = domain.name, namespace, %error, "the bundle is not written");
+                failed.insert(namespace);
+            }
+        }
+    }
     let selected = namespaces.values().filter(|facts| bundle::is_selected(domain, facts)).count();
     let cluster = cluster::spread(context, domain, bundle_pem).await;
-    Spread { failed, cluster, pending, out_of_reach, selected }
+    Spread { failed, is_behind, cluster, pending, out_of_reach, selected }
 }
 
 /// Which places hold a bundle. It takes a look at every Secret: for when somebody waits for them.

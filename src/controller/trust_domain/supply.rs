@@ -131,9 +131,14 @@ pub fn withheld(context: &Context, domain: &Domain, stock: Stock, why: Unavailab
 
 /// How long to wait after this many failures in a row.
 fn pause(source: &dyn CaSource, failures: u32) -> SignedDuration {
-    let doubled = FIRST_PAUSE * 2_i32.pow(failures.saturating_sub(1).min(10));
     let asked_for = source.asks_for_time().unwrap_or_default();
-    doubled.min(LONGEST_PAUSE).max(asked_for.try_into().unwrap_or(LONGEST_PAUSE))
+    doubled_pause(failures).max(asked_for.try_into().unwrap_or(LONGEST_PAUSE))
+}
+
+/// The same where nothing is asked for.
+pub(super) fn doubled_pause(failures: u32) -> SignedDuration {
+    let doubled = FIRST_PAUSE * 2_i32.pow(failures.saturating_sub(1).min(10));
+    doubled.min(LONGEST_PAUSE)
 }
 
 /// What is distrusted is not taken, whoever offers it.
@@ -257,7 +262,7 @@ fn lasting(context: &Context, domain: &Domain) -> String {
 }
 
 /// The versions of the Secrets of the operator's namespace that an authority reads.
-fn versions(context: &Context, authority: &AuthoritySource) -> Vec<String> {
+pub(super) fn versions(context: &Context, authority: &AuthoritySource) -> Vec<String> {
     let mut versions: Vec<String> = context
         .view
         .slots

@@ -2,19 +2,12 @@
 //!
 //! Bodies hold credentials and certificates: they clear themselves, and no error quotes them.
 
-use std::error::Error;
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -22,12 +15,11 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::error::VaultError;
+use crate::source::https::{self, HttpsClient, innermost, tls_error};
 
 /// A signature takes Vault milliseconds, one with a key in an HSM less than a second. Whoever
 /// waits longer holds a place that others could use.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A connection that is not there after this will not be.
-const CONNECTING: Duration = Duration::from_secs(4);
 /// Chains of certificates come to a few kilobytes, CRLs of a large PKI to some megabytes.
 const LONGEST_ANSWER: usize = 8 << 20;
 /// Where Vault asks for fewer requests and does not say for how long. Its quotas count by the second.
@@ -38,7 +30,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 /// A client of one Vault. Copies share its connections.
 #[derive(Clone)]
 pub struct VaultClient {
-    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: HttpsClient,
     server: String,
     namespace: Option<String>,
     /// Until when nothing is asked of it, since it said so.
@@ -65,29 +57,11 @@ impl VaultClient {
         namespace: Option<&str>,
         trusted: &[CertificateDer<'static>],
     ) -> Result<Self, VaultError> {
-        let setting = |error: &dyn std::fmt::Display| {
+        let http = https::client(Some(trusted)).map_err(|error| {
             VaultError::Setting(format!("the CA certificates for Vault cannot be used: {error}"))
-        };
-        let mut roots = RootCertStore::empty();
-        for certificate in trusted {
-            roots.add(certificate.clone()).map_err(|error| setting(&error))?;
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| setting(&error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(CONNECTING));
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_only()
-            .enable_http1()
-            .wrap_connector(tcp);
+        })?;
         Ok(VaultClient {
-            http: Client::builder(TokioExecutor::new()).build(https),
+            http,
             server: server.to_owned(),
             namespace: namespace.map(str::to_owned),
             paused: Arc::default(),
@@ -229,31 +203,6 @@ fn errors_in(bytes: &[u8]) -> String {
         true => "it says no more".to_owned(),
         false => words.join(" ").chars().take(300).collect(),
     }
-}
-
-/// What TLS has against the other side, where that is why there is no answer.
-fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<rustls::Error>() {
-            return Some(error);
-        }
-        // An error of I/O that carries another says that it is its own cause's cause.
-        let carried = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        next = match carried {
-            Some(carried) => Some(carried),
-            None => error.source(),
-        };
-    }
-    None
-}
-
-fn innermost(error: &(dyn Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 #[cfg(test)]

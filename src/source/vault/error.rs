@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::api::conditions::Reason;
+use crate::source::files::FileError;
 use crate::source::{SourceError, Unavailable};
 
 /// Why Vault gave nothing. The texts say what to do next, without a stop at the end.
@@ -54,6 +55,12 @@ impl VaultError {
             VaultError::RateLimited { .. } => Reason::AuthorityRateLimited,
             VaultError::Unusable(_) => Reason::CaRefused,
         }
+    }
+}
+
+impl From<FileError> for VaultError {
+    fn from(error: FileError) -> Self {
+        VaultError::Setting(error.to_string())
     }
 }
 

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::client::{Ask, VaultClient};
 use super::error::VaultError;
 use crate::identity::VaultLogin;
+use crate::source::files;
 use crate::wire::{self, WireError};
 
 /// A token of Vault's, shared by those who use it. It clears itself.
@@ -91,7 +92,7 @@ pub async fn renew(vault: &VaultClient, lease: &Lease) -> Option<Lease> {
 pub async fn log_in(credentials: &Credentials<'_>) -> Result<Lease, VaultError> {
     let (mount, body, next) = match credentials.login {
         VaultLogin::AppRole { role_id, secret_id, mount } => {
-            let secret_id = super::secret_file(credentials.kube, credentials.namespace, secret_id);
+            let secret_id = files::secret_file(credentials.kube, credentials.namespace, secret_id);
             let secret_id = text(&secret_id.await?)?;
             let body = json_of(&[("role_id", role_id), ("secret_id", &secret_id)]);
             let next = "see that vault.auth.appRole.roleId is right, and put a secret id that holds into the Secret";
