@@ -7,6 +7,7 @@ pub mod access_policy;
 pub mod agent_identity;
 pub mod agent_roster;
 pub mod authority;
+pub mod cert_manager;
 pub mod conditions;
 pub mod names;
 pub mod remote;
@@ -26,6 +27,7 @@ pub use agent_identity::{
 };
 pub use agent_roster::{AgentRoster, AgentRosterSpec, RosterEntry, RosterTerm};
 pub use authority::{AuthoritySpec, PinReference, Pkcs11Authority, SecretAuthority, SelfSigned};
+pub use cert_manager::{CertManagerAuthority, CertManagerIssuer};
 pub use remote::{RemoteAuthority, RemoteCertificate, RemoteFormat, RemoteStatus};
 pub use trust_domain::{
     BundleSpec, BundleStatus, CaKeyAlgorithm, CaSpec, CrlStatus, GrantSpec, IdentitiesSpec,

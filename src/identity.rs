@@ -7,6 +7,7 @@
 
 pub mod access;
 pub mod authority;
+pub mod cert_manager;
 pub mod domain;
 pub mod grants;
 pub mod lifetime;
@@ -33,6 +34,7 @@ use crate::x509::{Serial, serial::SerialError};
 
 pub use access::{AccessError, AccessPolicy, PolicyKey};
 pub use authority::{AuthorityError, AuthorityKind, AuthoritySource, TokenAddress};
+pub use cert_manager::IssuerName;
 pub use domain::{Domain, DomainError, Refusal};
 pub use grants::Grant;
 pub use lifetime::{Lifetime, LifetimeError};

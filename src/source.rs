@@ -5,6 +5,7 @@
 //! for every kind, and decided in [`crate::decide::slots`] alone. docs/authorities.md says how to
 //! add a kind.
 
+pub mod cert_manager;
 pub mod files;
 pub mod https;
 pub mod pkcs11;
@@ -139,6 +140,11 @@ pub fn of(authority: &AuthoritySource, client: &Client, namespace: &str) -> Arc<
             client.clone(),
             namespace.to_owned(),
             address.clone(),
+        )),
+        AuthoritySource::CertManager(issuer) => Arc::new(cert_manager::CertManagerSource::new(
+            client.clone(),
+            namespace.to_owned(),
+            issuer.clone(),
         )),
         AuthoritySource::Remote(_) => Arc::new(remote::NoCa),
         AuthoritySource::Secret { name } => Arc::new(secret::SecretSource {

@@ -69,7 +69,7 @@ take_crds() {
 	folder=$CACHE/crds-$(key_of "$JUDGES/crds.sh")
 	if [[ ! -e $folder/complete ]]; then
 		command -v go >/dev/null || fail "Go is missing: install Go 1.26 or newer, then run this again"
-		say "taking the CRDs of Istio and Cilium out of their Go modules (40 MB, once for this version)"
+		say "taking the CRDs of Istio, Cilium and cert-manager out of their Go modules (43 MB, once for this version)"
 		mkdir -p "$folder"
 		"$JUDGES/crds.sh" "$folder"
 		touch "$folder/complete"

@@ -72,6 +72,22 @@ impl Ca {
         Ca::make(name, Some(self), shape)
     }
 
+    /// Signs somebody's request, PEM, as a CA of this shape. Its names are the request's.
+    pub fn sign(&self, request: &str, shape: Shape<'_>) -> String {
+        let folder = workspace::scratch("signed");
+        let file = |folder: &PathBuf, name: &str| folder.join(name).display().to_string();
+        let (asked, extensions) = (file(&folder, "csr"), file(&folder, "extensions"));
+        std::fs::write(&asked, request).expect("the folder is writable");
+        std::fs::write(&extensions, shape.extensions).expect("the folder is writable");
+        let (crt, key) = (file(&self.folder, "ca.crt"), file(&self.folder, "ca.key"));
+        let days = shape.days.to_string();
+        let mut command = Command::new("openssl");
+        command.args(["x509", "-req", "-in", &asked, "-CA", &crt, "-CAkey", &key]);
+        command.args(["-CAcreateserial", "-days", &days, "-extfile", &extensions]);
+        let _clock = Clock::of(command.args(shape.options), shape.from);
+        run(&mut command, "")
+    }
+
     fn make(name: &str, parent: Option<&Ca>, shape: Shape<'_>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -3,12 +3,12 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{RemoteAuthority, VaultAuthority, schema};
+use super::{CertManagerAuthority, RemoteAuthority, VaultAuthority, schema};
 
 /// Where the CA certificate comes from: exactly one.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.selfSigned), has(self.secret), has(self.pkcs11), has(self.vault), has(self.remote)].exists_one(given, given)").message("name exactly one authority: write selfSigned: {}, secret: {name: ...}, pkcs11: {module: ..., tokenLabel: ..., pinSecretRef: {name: ...}}, vault: {server: ..., auth: ...} or remote: {url: ..., format: ...}"))]
+#[x_kube(validation = Rule::new("[has(self.selfSigned), has(self.secret), has(self.pkcs11), has(self.vault), has(self.certManager), has(self.remote)].exists_one(given, given)").message("name exactly one authority: write selfSigned: {}, secret: {name: ...}, pkcs11: {module: ..., tokenLabel: ..., pinSecretRef: {name: ...}}, vault: {server: ..., auth: ...}, certManager: {issuerRef: {name: ...}} or remote: {url: ..., format: ...}"))]
 #[x_kube(validation = Rule::new("has(self.remote) == has(oldSelf.remote)").message("remote and the authorities that sign cannot take each other's place: identities would lose their CA, or somebody else's trust domain be signed for here. Create another TrustDomain"))]
 pub struct AuthoritySpec {
     /// The operator makes a root CA and an issuing CA under it, each in a Secret of its own
@@ -26,6 +26,9 @@ pub struct AuthoritySpec {
     /// TPM) makes and never gives away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pkcs11: Option<Pkcs11Authority>,
+    /// An issuer of cert-manager's, which signs issuing CAs that are requested of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert_manager: Option<CertManagerAuthority>,
     /// No CA: the bundle of somebody else's trust domain, which is fetched and published. No
     /// identity can belong to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -91,6 +91,8 @@ pub enum Reason {
     AuthorityLoginRefused,
     /// The authority refuses what it is asked for: a right, a role or an issuer is missing.
     AuthorityDenied,
+    /// Somebody has yet to sign what was requested.
+    AuthorityPending,
     /// The authority asks for fewer requests.
     AuthorityRateLimited,
     /// The token with the CA's keys is there, and does not do what it is asked.
@@ -193,6 +195,7 @@ impl Reason {
             Reason::AuthoritySealed => "AuthoritySealed",
             Reason::AuthorityLoginRefused => "AuthorityLoginRefused",
             Reason::AuthorityDenied => "AuthorityDenied",
+            Reason::AuthorityPending => "AuthorityPending",
             Reason::AuthorityRateLimited => "AuthorityRateLimited",
             Reason::TokenRefused => "TokenRefused",
             Reason::ClockDisagrees => "ClockDisagrees",

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::cert_manager::IssuerName;
 use super::remote::{RemoteAddress, RemoteSpecError};
 use super::vault::{VaultAddress, VaultSpecError, VaultWork};
 use crate::api::{AuthoritySpec, Pkcs11Authority, SlotKind};
@@ -17,6 +18,8 @@ pub enum AuthoritySource {
     Vault(Box<VaultAddress>),
     /// The operator makes them, with keys that are made in this token and stay there.
     Pkcs11(TokenAddress),
+    /// An issuer of cert-manager's signs.
+    CertManager(IssuerName),
     /// There are none: somebody else's bundle is fetched.
     Remote(Box<RemoteAddress>),
 }
@@ -45,6 +48,7 @@ pub enum AuthorityKind {
     /// rotation: a CA of the one cannot sign in the manner of the other.
     VaultLeaf,
     Pkcs11,
+    CertManager,
     /// No CA is of this kind.
     Remote,
 }
@@ -58,6 +62,10 @@ pub enum AuthorityError {
     SecretName(String),
     #[error(transparent)]
     Vault(#[from] VaultSpecError),
+    #[error(
+        "certManager.issuerRef is {0}, which names no issuer: write the name of one, and its kind and group where they are not Issuer and cert-manager.io"
+    )]
+    Issuer(String),
     #[error(transparent)]
     Remote(#[from] RemoteSpecError),
     #[error("pkcs11.module is {0:?}: write the module's whole path in the operator's container")]
@@ -69,7 +77,7 @@ pub enum AuthorityError {
 impl AuthoritySource {
     /// Understands `spec.authority`, or names the first rule that it breaks.
     pub fn parse(spec: &AuthoritySpec) -> Result<Self, AuthorityError> {
-        let AuthoritySpec { self_signed, secret, pkcs11, vault, remote } = spec;
+        let AuthoritySpec { self_signed, secret, pkcs11, vault, cert_manager, remote } = spec;
         let mut given = Vec::new();
         if self_signed.is_some() {
             given.push(Ok(AuthoritySource::SelfSigned));
@@ -83,6 +91,9 @@ impl AuthoritySource {
         if let Some(vault) = vault {
             let vault = VaultAddress::parse(vault);
             given.push(vault.map(|vault| AuthoritySource::Vault(vault.into())));
+        }
+        if let Some(given_issuer) = cert_manager {
+            given.push(IssuerName::parse(given_issuer).map(AuthoritySource::CertManager));
         }
         if let Some(remote) = remote {
             let remote = RemoteAddress::parse(remote);
@@ -104,6 +115,7 @@ impl AuthoritySource {
                 VaultWork::Leaves { .. } => AuthorityKind::VaultLeaf,
             },
             AuthoritySource::Pkcs11(_) => AuthorityKind::Pkcs11,
+            AuthoritySource::CertManager(_) => AuthorityKind::CertManager,
             AuthoritySource::Remote(_) => AuthorityKind::Remote,
         }
     }
@@ -111,7 +123,7 @@ impl AuthoritySource {
     /// True if and only if a change of this Secret of the operator's namespace concerns it.
     pub fn reads(&self, secret: &str) -> bool {
         match self {
-            AuthoritySource::SelfSigned => false,
+            AuthoritySource::SelfSigned | AuthoritySource::CertManager(_) => false,
             AuthoritySource::Secret { name } => name == secret,
             AuthoritySource::Vault(vault) => vault.reads(secret),
             AuthoritySource::Pkcs11(token) => token.pin_secret == secret,
@@ -122,12 +134,13 @@ impl AuthoritySource {
 
 impl AuthorityKind {
     /// Every kind.
-    pub const ALL: [AuthorityKind; 6] = [
+    pub const ALL: [AuthorityKind; 7] = [
         AuthorityKind::SelfSigned,
         AuthorityKind::Secret,
         AuthorityKind::Pkcs11,
         AuthorityKind::Vault,
         AuthorityKind::VaultLeaf,
+        AuthorityKind::CertManager,
         AuthorityKind::Remote,
     ];
 
@@ -139,6 +152,7 @@ impl AuthorityKind {
             AuthorityKind::Vault => "vault",
             AuthorityKind::VaultLeaf => "vault-leaf",
             AuthorityKind::Pkcs11 => "pkcs11",
+            AuthorityKind::CertManager => "certManager",
             AuthorityKind::Remote => "remote",
         }
     }
@@ -147,7 +161,9 @@ impl AuthorityKind {
     pub fn keeps_key(self, kind: SlotKind) -> bool {
         match self {
             AuthorityKind::SelfSigned | AuthorityKind::Pkcs11 => true,
-            AuthorityKind::Secret | AuthorityKind::Vault => kind == SlotKind::Issuing,
+            AuthorityKind::Secret | AuthorityKind::Vault | AuthorityKind::CertManager => {
+                kind == SlotKind::Issuing
+            }
             AuthorityKind::VaultLeaf | AuthorityKind::Remote => false,
         }
     }

@@ -81,14 +81,19 @@ impl Imported {
     }
 
     /// Takes over what somebody signed for a key of ours: the certificate, then those above it, up to
-    /// the root.
+    /// the root, which may be handed over beside them.
     pub async fn read_signed(
         chain_pem: &str,
+        root_pem: Option<&str>,
         key: SharedKey,
         domain: &Domain,
         now: Timestamp,
     ) -> Result<Self, Refusal> {
-        let (chain, root) = read_chain(&chain_file(chain_pem))?;
+        let mut files = chain_file(chain_pem);
+        if let Some(pem) = root_pem {
+            files.insert(CA_CRT.to_owned(), Zeroizing::new(pem.as_bytes().to_vec()));
+        }
+        let (chain, root) = read_chain(&files)?;
         judge_chain(&chain, &root, 0, domain, now)?;
         Imported::assemble(chain, root, key, domain, now).await
     }

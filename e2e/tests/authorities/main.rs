@@ -1,5 +1,6 @@
 //! Authorities other than the operator itself, each against the real thing.
 
+mod cert_manager;
 mod kills;
 mod remote;
 mod secret;

@@ -72,6 +72,11 @@ pub const REFUSED: &[Row] = &[
         "no CA signs in a remote trust domain, so it cannot be the one of identities that name none",
     ),
     (
+        "an issuer of cert-manager's by a name that none has",
+        "{domain: d, authority: {certManager: {issuerRef: {name: 'a/b'}}}}",
+        "write the name of an issuer: lower-case letters",
+    ),
+    (
         "a Vault without TLS",
         "{domain: d, authority: {vault: {server: 'http://v:8200', caSecretRef: {name: a}, auth: {appRole: {roleId: r, secretIdRef: {name: b}}}}}}",
         "write Vault's address with https and without a path, such as https://vault.vault.svc:8200",

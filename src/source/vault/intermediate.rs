@@ -54,7 +54,7 @@ pub async fn make(
     let unusable = |why: String| {
         VaultError::Unusable(format!("the CA that Vault signed at {path} cannot be used: {why}"))
     };
-    let imported = Imported::read_signed(&signed.in_order(), request.key, domain, now).await;
+    let imported = Imported::read_signed(&signed.in_order(), None, request.key, domain, now).await;
     let imported = imported.map_err(|refusal| unusable(in_vault(&refusal)))?;
     if imported.root.certificate != root.certificate {
         return Err(SourceError::Changed);
