@@ -1,6 +1,7 @@
 //! An identity that is revoked is cut off, in order, and stays cut off; nothing else is.
 
 mod deletion;
+mod held;
 mod ledger;
 mod mass;
 
