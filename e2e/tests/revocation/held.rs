@@ -91,6 +91,7 @@ async fn a_crl_that_was_not_written_since_somebody_else_wrote_is_not_called_publ
         ns.identity(name, json!({})).await;
         leaves.push(ns.settled(name).await);
     }
+    let before = ns.operators_writes().len();
     // Somebody touches the ConfigMap all the while: what the operator knows of it is often old.
     let touches = Arc::new(AtomicBool::new(true));
     let bundles: Api<ConfigMap> = ns.api();
@@ -116,7 +117,22 @@ async fn a_crl_that_was_not_written_since_somebody_else_wrote_is_not_called_publ
         assert!(found.contains(&leaf.serial), "{name} is called revoked and is not on the CRL");
     }
     touches.store(false, Ordering::Relaxed);
-    println!("{} touches between {} revocations", toucher.await.unwrap(), names.len());
+    let touches = toucher.await.unwrap();
+    // Each revocation takes the key out after a write of its own of the CRLs, and not before.
+    let (mut lists, mut emptied, mut refused) = (0, 0, 0);
+    for write in ns.operators_writes().after(before).0 {
+        match (write.kind().as_str(), write.code) {
+            ("update configmaps", 409) => refused += 1,
+            ("update configmaps", 200) => lists += 1,
+            ("patch secrets", 200) => {
+                emptied += 1;
+                assert!(lists >= emptied, "the key of number {emptied} went after {lists} CRLs");
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(emptied, names.len());
+    println!("{touches} touches, {refused} writes of CRLs refused for them");
 }
 
 async fn revoke(ns: &Namespace, name: &str) {
