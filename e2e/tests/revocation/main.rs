@@ -2,6 +2,7 @@
 
 mod deletion;
 mod held;
+mod http;
 mod ledger;
 mod mass;
 
