@@ -150,3 +150,101 @@ fn has(crl: &Crl, entries: &[Entry], is_foreign: bool) -> bool {
             .is_some_and(|(_, code)| is_foreign || *code == reason_code(entry.reason))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{RevocationReason, TrustDomain};
+    use crate::decide::record::EntryKey;
+    use serde_json::json;
+
+    const NOW: &str = "2026-11-24T12:00:00Z";
+
+    fn slots() -> Vec<SlotStatus> {
+        let slot = |(kind, number, key_id): (&str, u32, &str)| {
+            serde_json::from_value(json!({
+                "name": key_id, "number": number, "kind": kind, "phase": "Active", "keyId": key_id,
+                "notAfter": "2027-11-24T12:00:00Z", "since": "2026-11-24T09:00:00Z",
+            }))
+            .unwrap()
+        };
+        [("Root", 1, "r"), ("Issuing", 1, "i1"), ("Issuing", 2, "i2")].map(slot).into()
+    }
+
+    fn crl(key_id: &str, serials: &[&str]) -> (String, Crl) {
+        let at: Timestamp = NOW.parse().unwrap();
+        let entries = serials.iter().map(|serial| ((*serial).to_owned(), (at, 1))).collect();
+        let key_id = key_id.to_owned();
+        let next_update = at + SignedDuration::from_hours(25);
+        (key_id.clone(), Crl { number: 1, key_id, this_update: at, next_update, entries })
+    }
+
+    fn signers(signers: &[(&str, Signer)]) -> BTreeMap<String, Signer> {
+        signers.iter().map(|(key_id, signer)| ((*key_id).to_owned(), *signer)).collect()
+    }
+
+    #[test]
+    fn what_is_revoked_is_published_once_every_crl_that_is_to_have_it_does() {
+        let (none, stranger) = (signers(&[]), signers(&[("r", Signer::Stranger)]));
+        let authority = signers(&[("i1", Signer::Authority)]);
+        for (what, ca, crls, signers, expected) in [
+            ("its CA's CRL has it", Some("i1"), &[("i1", &["7"][..])][..], &none, true),
+            ("its CA's CRL lacks it", Some("i1"), &[("i1", &["8"])], &none, false),
+            ("another CA's CRL has it", Some("i1"), &[("i2", &["7"])], &none, false),
+            ("its CA has no CRL", Some("i1"), &[], &none, false),
+            ("its root has no CRL", Some("r"), &[], &none, false),
+            ("its root's CRL is a stranger's", Some("r"), &[], &stranger, true),
+            ("the authority has not signed one", Some("i1"), &[], &authority, false),
+            ("the authority's CRL has it", Some("i1"), &[("i1", &["7"])], &authority, true),
+            ("nobody trusts its CA any more", Some("x"), &[], &none, true),
+            (
+                "one of those that may have signed it lacks it",
+                None,
+                &[("i1", &["7"])],
+                &none,
+                false,
+            ),
+            ("each has it", None, &[("i1", &["7"]), ("i2", &["7"])], &none, true),
+            ("the other chooses its own numbers", None, &[("i2", &["7"])], &authority, true),
+        ] {
+            let at: Timestamp = NOW.parse().unwrap();
+            let key = EntryKey { key_id: ca.map(str::to_owned), serial: "7".to_owned() };
+            let reason = RevocationReason::KeyCompromise;
+            let entry = Entry { key: key.clone(), at, reason, not_after: at };
+            let recorded = Entries::from([(key, entry)]);
+            let crls = crls.iter().map(|(key_id, serials)| crl(key_id, serials)).collect();
+            let on = published(&slots(), &recorded, &crls, signers);
+            assert_eq!(!on.is_empty(), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_strangers_crl_is_never_ordered() {
+        let resource: TrustDomain = serde_json::from_value(json!({
+            "metadata": {"name": "prod", "uid": "t", "creationTimestamp": NOW},
+            "spec": {"domain": "prod.example.com", "authority": {"selfSigned": {}}},
+        }))
+        .unwrap();
+        let domain = Domain::parse(&resource).unwrap();
+        let (none, stranger) = (signers(&[]), signers(&[("r", Signer::Stranger)]));
+        let both = [crl("i1", &[]), crl("i2", &[])];
+        for (what, found, signers, expected) in [
+            ("every CA is ours", &[][..], &none, &["r", "i1", "i2"][..]),
+            ("the root is a stranger's", &[], &stranger, &["i1", "i2"]),
+            ("the root is a stranger's and nothing is due", &both, &stranger, &[]),
+            ("the root's is missing and it is ours", &both, &none, &["r"]),
+        ] {
+            let orders = decide(&CrlSituation {
+                domain: &domain,
+                slots: &slots(),
+                entries: &Entries::new(),
+                published: &found.iter().cloned().collect(),
+                signers,
+                number: 0,
+                now: NOW.parse().unwrap(),
+            });
+            let ordered: Vec<&str> = orders.iter().map(|order| order.key_id.as_str()).collect();
+            assert_eq!(ordered, expected, "{what}");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
+use countersign::api::SlotKind;
 use countersign_e2e::agents::text_of;
 use countersign_e2e::corporate::{
     CA, Ca, ED25519, P256, P384, RSA, Shape, hand_over, secret, secret_of,
@@ -173,6 +174,14 @@ async fn a_changed_secret_is_a_rotation_in_which_every_leaf_meets_every_bundle()
         |files: &BTreeMap<String, String>| files["crl.pem"].matches("BEGIN X509 CRL").count();
     // Each issuing CA has one; the roots' keys are somebody else's.
     assert_eq!(lists(&before), 2);
+    let status = get(&ns.client, "changed-ca").await.status.unwrap();
+    let roots = status.slots.iter().filter(|slot| slot.kind == SlotKind::Root);
+    let roots: Vec<&String> = roots.map(|slot| &slot.key_id).collect();
+    let elsewhere = status.crl.expect("it has CRLs").signed_elsewhere;
+    assert_eq!(elsewhere.iter().collect::<Vec<_>>(), roots);
+    let published = status.conditions.iter().find(|c| c.type_ == "CRLPublished").unwrap();
+    assert_eq!(published.status, "True", "{published:?}");
+    assert!(published.message.contains(roots[1]), "{published:?}");
     let after = wait_for("the third issuing CA's CRL is there", seconds(20), async || {
         let files = trusted().await;
         if lists(&files) == 3 { Ok(files) } else { Err(lists(&files)) }

@@ -1,6 +1,8 @@
 //! An identity that is revoked is cut off, in order, and stays cut off; nothing else is.
 
 mod deletion;
+mod held;
+mod http;
 mod ledger;
 mod mass;
 

@@ -245,7 +245,10 @@ impl Work<'_> {
         let signed = match slot {
             Some(Slot { key: None, .. }) => return self.fetch(order, &slot, found).await,
             Some(slot) => crate::sign::crl::crl(&slot, order),
-            None => Err(SignError::Sign(format!("its Secret {} is not there", order.slot))),
+            None => Err(SignError::Sign(format!(
+                "its Secret {} is not there, or holds no CA",
+                order.slot
+            ))),
         };
         let der = match signed {
             Ok(der) => der,
