@@ -114,9 +114,10 @@ install_tokens() {
 	if ((${#missing[@]} > 0)); then
 		[[ $EUID == 0 ]] || as_root=(sudo --non-interactive)
 		say "installing ${missing[*]} (about 20 s, once for this machine)"
-		"${as_root[@]}" apt-get update --quiet=2 &&
-			"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}" >/dev/null ||
+		if ! "${as_root[@]}" apt-get update --quiet=2 ||
+			! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}" >/dev/null; then
 			fail "the tokens cannot be installed: please run apt-get install ${missing[*]}"
+		fi
 	fi
 	for module in libsofthsm2.so libtpm2_pkcs11.so; do
 		link "$module" "$(dpkg --listfiles libsofthsm2 libtpm2-pkcs11-1 | grep --max-count=1 "/$module\$")"
