@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use countersign::api::{SlotKind, TrustDomain};
+use countersign::api::{AgentIdentity, SlotKind, TrustDomain};
 use countersign_e2e::agents::{condition_of, text_of};
 use countersign_e2e::crls::serials_of;
 use countersign_e2e::install::{api_of, apply};
@@ -40,7 +40,7 @@ async fn nobody_is_said_to_be_revoked_before_it_is_so() {
     secrets.delete(&issuing.name, &Default::default()).await.unwrap();
     says(&ns, "Ready", "False", "CASecretMissing").await;
     revoke(&ns, "planner").await;
-    let identity = ns.condition("planner", "Revoked", "False", Some("CRLAwaited")).await;
+    let identity = awaits_crl(&ns, "planner").await;
     let message = &condition_of(&identity, "Revoked").unwrap().message;
     assert!(message.contains("TrustDomain test") && message.contains("since 20"), "{message}");
     assert_eq!(identity.status.unwrap().revoked, None);
@@ -65,7 +65,7 @@ async fn nobody_is_said_to_be_revoked_before_it_is_so() {
     let began = Instant::now();
     revoke(&ns, "tools").await;
     ns.on_crl(TEST, &[tools.serial.clone()].into()).await;
-    let identity = ns.condition("tools", "Revoked", "False", Some("CRLAwaited")).await;
+    let identity = awaits_crl(&ns, "tools").await;
     let reason = "NamespacesUnreached";
     let message = says(&ns, "CRLPublished", "False", reason).await;
     assert!(message.contains(&other.name) && !message.contains(&ns.name), "{message}");
@@ -147,6 +147,17 @@ async fn revoked(ns: &Namespace, name: &str, limit: Duration) {
         if is_so { Ok(()) } else { Err(format!("{condition:?}")) }
     })
     .await;
+}
+
+/// It says so after 15 s.
+async fn awaits_crl(ns: &Namespace, name: &str) -> AgentIdentity {
+    wait_for(&format!("{name} says that it waits for a CRL"), PATIENCE, async || {
+        let identity = ns.identities().get(name).await.map_err(|error| error.to_string())?;
+        let condition = condition_of(&identity, "Revoked").cloned();
+        let is_so = condition.as_ref().is_some_and(|c| c.reason == "CRLAwaited");
+        if is_so { Ok(identity) } else { Err(format!("{condition:?}")) }
+    })
+    .await
 }
 
 async fn trust_domain(ns: &Namespace) -> TrustDomain {

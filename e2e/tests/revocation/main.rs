@@ -5,6 +5,7 @@ mod held;
 mod http;
 mod ledger;
 mod mass;
+mod times;
 
 use std::collections::BTreeSet;
 

@@ -28,8 +28,9 @@ use crate::wire::WireError;
 
 /// How long what is to be revoked waits for others, so that all of them are one write.
 const GATHER: Duration = Duration::from_millis(50);
-/// A CRL takes a second or two. Who waits for longer says so in its status.
-const QUIET: SignedDuration = SignedDuration::from_secs(5);
+/// A CRL takes a second or two, and up to ten where a thousand are revoked on a busy machine: a status
+/// more for each of them would make it longer. Who waits for longer than that says so in its status.
+const QUIET: SignedDuration = SignedDuration::from_secs(15);
 /// Whoever waits for a CRL is woken when it is published; this is for a defect.
 const AWAIT: Duration = Duration::from_secs(30);
 /// The longest life that a TrustDomain allows where it says nothing of it.
