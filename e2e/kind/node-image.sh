@@ -203,7 +203,7 @@ image_with_network_tools() {
 	copy_with_libraries "$root" "$context" "${plugins[@]}"
 	cp -L "$CHECKOUT/target/tools/$program" "$context/usr/local/bin/"
 	if [[ -n $script ]]; then
-		cp "$script" "$context/usr/local/bin/"
+		cp "$script" "$KIND/node/kubeconfig.sh" "$context/usr/local/bin/"
 		chmod 0755 "$context/usr/local/bin/${script##*/}"
 		entrypoint="ENTRYPOINT [\"/usr/local/bin/${script##*/}\"]"
 	fi

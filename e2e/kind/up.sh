@@ -14,9 +14,6 @@ source "${BASH_SOURCE[0]%/*}/common.sh"
 # shellcheck source-path=SCRIPTDIR source=host-settings.sh
 source "$KIND/host-settings.sh"
 
-# The addresses of Services, as kind has them where nobody asks for others.
-SERVICES=10.96.0.0/16
-
 # nodes [FILTER...]: the containers of the cluster, running or not.
 nodes() { docker ps --all --quiet --filter "label=io.x-k8s.kind.cluster=$NAME" "$@"; }
 
@@ -54,18 +51,8 @@ create() {
 		explain
 		fail "cluster $NAME did not come up; its nodes are left as they are (e2e/kind/README.md says how to look inside)"
 	}
-	keep_services_inside
 	echo "$ORIGIN" >"$CLUSTERS/$NAME"
 	say "cluster $NAME is ready after $((SECONDS - began)) s"
-}
-
-# keep_services_inside: until kube-proxy knows a Service, packets to its address would leave the node by the default route, and
-# where the machine's way out has a proxy, that answers in the Service's name. Here they go nowhere, and are sent again.
-keep_services_inside() {
-	local node
-	for node in $(nodes); do
-		docker exec "$node" iptables --wait --table mangle --append FORWARD --destination "$SERVICES" --jump DROP
-	done
 }
 
 # without_advice: what kind says, but for the beginning of each of its steps, which says the same as the end, and its farewell.

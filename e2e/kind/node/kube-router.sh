@@ -7,19 +7,10 @@
 # Pods are told apart by sets of addresses (ipset), which follow a pod's labels about 0.3 s after they change. Connections
 # that are open stay open: what is established is let through.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=kubeconfig.sh
+source "${BASH_SOURCE[0]%/*}/kubeconfig.sh"
 
-ACCOUNT=/var/run/secrets/kubernetes.io/serviceaccount
-
-# Straight to the API server: through the `kubernetes` Service it would end, and be started again after ten seconds, whenever it
-# comes up before kube-proxy.
-cat >/tmp/kubeconfig <<END
-apiVersion: v1
-kind: Config
-clusters: [{name: here, cluster: {server: "https://$CONTROL_PLANE_ENDPOINT", certificate-authority: $ACCOUNT/ca.crt}}]
-users: [{name: me, user: {tokenFile: $ACCOUNT/token}}]
-contexts: [{name: me, context: {cluster: here, user: me}}]
-current-context: me
-END
+write_kubeconfig /tmp/kubeconfig
 
 # 10.96.0.0/16 is the range that kind gives to Services.
 exec kube-router --kubeconfig=/tmp/kubeconfig --run-firewall=true --run-router=false --run-service-proxy=false \

@@ -6,25 +6,14 @@
 #   - pods of this node get addresses of this node's range (a CNI configuration);
 #   - the ranges of the other nodes are reached through those nodes (a route each; kind's nodes share one network);
 #   - what leaves the pod subnet goes out under the node's address (one masquerade rule);
-#   - what is meant for a Service or a pod that is not there is refused here. It would otherwise follow the default route
+#   - what is meant for a Service or a pod that is not there ends here. It would otherwise follow the default route
 #     out of the machine, where an address such as 10.96.0.7 may well be somebody's.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=kubeconfig.sh
+source "${BASH_SOURCE[0]%/*}/kubeconfig.sh"
 
 CONFLIST=/etc/cni/net.d/10-pod-network.conflist
-ACCOUNT=/var/run/secrets/kubernetes.io/serviceaccount
-
-# Straight to the API server: the `kubernetes` Service is reached only once this and kube-proxy have done their work.
-write_kubeconfig() {
-	export KUBECONFIG=/tmp/kubeconfig
-	cat >"$KUBECONFIG" <<-END
-		apiVersion: v1
-		kind: Config
-		clusters: [{name: here, cluster: {server: "https://$CONTROL_PLANE_ENDPOINT", certificate-authority: $ACCOUNT/ca.crt}}]
-		users: [{name: me, user: {tokenFile: $ACCOUNT/token}}]
-		contexts: [{name: me, context: {cluster: here, user: me}}]
-		current-context: me
-	END
-}
+export KUBECONFIG=/tmp/kubeconfig
 
 list_nodes() {
 	kubectl get nodes --request-timeout=5s -o jsonpath='{range .items[*]}{.metadata.name} {.spec.podCIDR} {.status.addresses[?(@.type=="InternalIP")].address}{"\n"}{end}'
@@ -69,9 +58,10 @@ masquerade() {
 }
 
 # keep_inside SERVICES: these tables come after kube-proxy's translation, so whatever still has a Service's address here has
-# met no rule for it. The route is the least specific one of the pod subnet: it is met only by a range that no node has.
+# met no rule for it. What pods send is caught in the table before `filter`, where kube-router accepts, ahead of every other
+# rule, what its policies let through; it is not answered, and is sent again when kube-proxy may know the Service. The route is the least specific one of the pod subnet: it is met only by a range that no node has.
 keep_inside() {
-	ensure_rule filter FORWARD -d "$1" -j REJECT
+	ensure_rule mangle FORWARD -d "$1" -j DROP
 	ensure_rule filter OUTPUT -d "$1" -j REJECT
 	ip route replace unreachable "$POD_SUBNET"
 }
@@ -82,7 +72,7 @@ list_service_ranges() {
 
 main() {
 	local nodes services name range address
-	write_kubeconfig
+	write_kubeconfig "$KUBECONFIG"
 	while true; do
 		masquerade
 		if services=$(list_service_ranges) && nodes=$(list_nodes); then
