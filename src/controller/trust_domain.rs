@@ -6,6 +6,7 @@
 //! only when the status does not speak of it any more.
 
 mod asking;
+mod awaited;
 mod cas;
 mod cluster;
 mod departure;

@@ -1,11 +1,11 @@
 //! Asking an authority that is another program: in the background, so that one which lets us wait
 //! holds up no other trust domain, and no revocation in its own.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio_util::task::AbortOnDropHandle;
 
+use super::awaited::Awaited;
 use super::supply::ask;
 use crate::controller::Context;
 use crate::decide::slots::Supply;
@@ -18,8 +18,7 @@ pub struct Asking {
     /// What was asked, and of which versions of the Secrets that it reads.
     domain: Domain,
     versions: Vec<String>,
-    answer: Arc<Mutex<Option<Answer>>>,
-    _task: AbortOnDropHandle<()>,
+    answer: Awaited<Answer>,
 }
 
 type Answer = Result<Supply, Unavailable>;
@@ -45,26 +44,17 @@ pub fn hear(
         && asking.domain == *domain
         && asking.versions == versions
     {
-        let answer = asking.answer.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let answer = asking.answer.take()?;
         remembered.asking = None;
         return Some(answer);
     }
-    let answer = Arc::<Mutex<Option<Answer>>>::default();
-    let task = {
-        let (source, domain, answer) = (source.clone(), domain.clone(), answer.clone());
-        let queue = context.trust_domains.clone();
-        tokio::spawn(async move {
-            let said = ask(&*source, &domain, now).await;
-            *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
-            queue.wake(domain.name);
-        })
-    };
+    let (asked, of) = (source.clone(), domain.clone());
+    let asking = async move { ask(&*asked, &of, now).await };
     remembered.asking = Some(Asking {
         source: source.clone(),
         domain: domain.clone(),
         versions: versions.to_vec(),
-        answer,
-        _task: AbortOnDropHandle::new(task),
+        answer: Awaited::begin(context, &domain.name, asking),
     });
     None
 }

@@ -1,12 +1,11 @@
 //! Fetching a bundle now and then: in the background, so that a server which lets us wait holds up
 //! nobody.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio_util::task::AbortOnDropHandle;
 
+use super::awaited::Awaited;
 use super::supply::{doubled_pause, versions};
 use crate::api::RemoteStatus;
 use crate::api::conditions::Reason;
@@ -21,18 +20,13 @@ pub struct Polling {
     address: RemoteAddress,
     /// The versions of the Secrets that are read for it.
     versions: Vec<String>,
-    asking: Option<Asking>,
+    asking: Option<Awaited<Heard>>,
     /// The last bundle that could be used, and its ETag.
     fetched: Option<(RemoteBundle, Option<String>)>,
     failure: Option<Unavailable>,
     /// Failures one after the other.
     failures: u32,
     next: Timestamp,
-}
-
-struct Asking {
-    answer: Arc<Mutex<Option<Heard>>>,
-    _task: AbortOnDropHandle<()>,
 }
 
 type Heard = Result<Answer, Unavailable>;
@@ -92,24 +86,16 @@ impl Polling {
     }
 
     fn ask(&mut self, context: &Context, domain: &Domain) {
-        let answer = Arc::<Mutex<Option<Heard>>>::default();
-        let (address, heard) = (self.address.clone(), answer.clone());
+        let address = self.address.clone();
         let etag = self.fetched.as_ref().and_then(|(_, etag)| etag.clone());
         let (client, namespace) = (context.client.clone(), context.view.namespace.clone());
-        let (queue, name) = (context.trust_domains.clone(), domain.name.clone());
-        let task = tokio::spawn(async move {
-            let said = fetch(&client, &namespace, &address, etag.as_deref()).await;
-            *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
-            queue.wake(name);
-        });
-        self.asking = Some(Asking { answer, _task: AbortOnDropHandle::new(task) });
+        let asking = async move { fetch(&client, &namespace, &address, etag.as_deref()).await };
+        self.asking = Some(Awaited::begin(context, &domain.name, asking));
     }
 
     /// Judges the answer, if it is there.
     fn take(&mut self, held: Option<&RemoteStatus>, now: Timestamp) {
-        let Some(asking) = &self.asking else { return };
-        let heard = asking.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(heard) = heard else { return };
+        let Some(heard) = self.asking.as_ref().and_then(Awaited::take) else { return };
         self.asking = None;
         match heard.and_then(|answer| self.judge(answer, held, now)) {
             Ok(()) => (self.failure, self.failures) = (None, 0),
