@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, Preconditions};
-use serde_json::json;
 
 use super::{Failure, cas};
 use crate::api::TrustDomain;
@@ -16,7 +15,7 @@ use crate::controller::Context;
 use crate::decide::departure::{self, Departure};
 use crate::observe::cluster_bundles::Served;
 use crate::observe::slots::read;
-use crate::wire::{self, WireError};
+use crate::wire::WireError;
 
 /// How often a TrustDomain that is held is looked at. It costs no request.
 pub const HELD_CHECK: Duration = Duration::from_secs(1);
@@ -130,8 +129,8 @@ async fn finalizers(
     let metadata = &resource.metadata;
     let name = metadata.name.as_deref().unwrap_or_default();
     let path = format!("/apis/countersign.dev/v1alpha1/trustdomains/{name}");
-    let body = json!({"metadata": {
-        "resourceVersion": metadata.resource_version, "finalizers": metadata.finalizers,
-    }});
-    wire::patch(&context.client, &path, &body).await
+    let uid = metadata.uid.as_deref().unwrap_or_default();
+    let version = metadata.resource_version.as_deref().unwrap_or_default();
+    let finalizers = metadata.finalizers.as_deref().unwrap_or_default();
+    apply::finalizer::write(&context.client, &path, uid, version, finalizers).await
 }
