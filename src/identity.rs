@@ -13,6 +13,7 @@ pub mod grants;
 pub mod lifetime;
 pub mod remote;
 pub mod selector;
+pub mod server_trust;
 pub mod spiffe;
 pub mod vault;
 
@@ -40,8 +41,9 @@ pub use grants::Grant;
 pub use lifetime::{Lifetime, LifetimeError};
 pub use remote::{REMOTE_PERIODS, RemoteAddress, RemoteSpecError};
 pub use selector::{PodSelector, SelectorError};
+pub use server_trust::{FileName, ServerTrust};
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomainName};
-pub use vault::{FileName, ServerTrust, VaultAddress, VaultLogin, VaultWork};
+pub use vault::{VaultAddress, VaultLogin, VaultWork};
 
 /// The shortest life a certificate may have: below it, renewal has no time to fail and be repeated.
 pub const MINIMUM_LIFE: Lifetime = Lifetime::from_seconds(5 * 60);

@@ -2,10 +2,9 @@
 //! that it is the one.
 
 use super::authority::AuthorityError;
-use super::vault::{ServerTrust, file};
+use super::server_trust::ServerTrust;
 use super::{Lifetime, LifetimeError};
 use crate::api::{RemoteAuthority, RemoteFormat};
-use crate::x509;
 
 /// Where a bundle is fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +61,7 @@ impl RemoteAddress {
 
     /// True if and only if a change of this Secret of the operator's namespace concerns it.
     pub fn reads(&self, secret: &str) -> bool {
-        matches!(&self.trust, Some(ServerTrust::Secret(file)) if file.object == secret)
+        self.trust.as_ref().is_some_and(|trust| trust.reads(secret))
     }
 }
 
@@ -90,20 +89,13 @@ fn is_https(url: &str) -> bool {
 }
 
 fn trust(given: &RemoteAuthority) -> Result<Option<ServerTrust>, AuthorityError> {
-    let RemoteAuthority { ca_bundle, ca_secret_ref, ca_config_map_ref, .. } = given;
-    match (ca_bundle, ca_secret_ref, ca_config_map_ref) {
-        (None, None, None) => Ok(None),
-        (Some(pem), None, None) => match x509::read_pem(pem.as_bytes()) {
-            Ok(_) => Ok(Some(ServerTrust::Inline(pem.clone()))),
-            Err(error) => Err(RemoteSpecError::CaBundle(error.to_string()).into()),
-        },
-        (None, Some(given), None) => Ok(Some(ServerTrust::Secret(file(given, "ca.crt")?))),
-        (None, None, Some(given)) => Ok(Some(ServerTrust::ConfigMap(file(given, "ca.crt")?))),
-        _ => {
-            let files = [ca_secret_ref, ca_config_map_ref].into_iter().flatten().count();
-            Err(RemoteSpecError::Trust(files + usize::from(ca_bundle.is_some())).into())
-        }
-    }
+    ServerTrust::parse(
+        given.ca_bundle.as_deref(),
+        given.ca_secret_ref.as_ref(),
+        given.ca_config_map_ref.as_ref(),
+        RemoteSpecError::Trust,
+        RemoteSpecError::CaBundle,
+    )
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! `spec.authority.vault`, understood: where Vault is, whom to believe that it is Vault, what to
 //! ask of it, and how to log in.
 
-use super::authority::{AuthorityError, own_secret};
-use crate::api::{FileReference, VaultAuth, VaultAuthority, VaultMode};
-use crate::x509;
+use super::authority::AuthorityError;
+use super::server_trust::{FileName, ServerTrust};
+use crate::api::{VaultAuth, VaultAuthority, VaultMode};
 
 /// A PKI engine of Vault or OpenBao, and how to use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,15 +20,6 @@ pub struct VaultAddress {
     pub login: VaultLogin,
 }
 
-/// Where the CA certificates are with which the own certificate of a server is checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ServerTrust {
-    /// In PEM.
-    Inline(String),
-    Secret(FileName),
-    ConfigMap(FileName),
-}
-
 /// What Vault signs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VaultWork {
@@ -43,13 +34,6 @@ pub enum VaultWork {
 pub enum VaultLogin {
     Kubernetes { role: String, mount: String, audience: Option<String> },
     AppRole { role_id: String, secret_id: FileName, mount: String },
-}
-
-/// A file of a Secret or ConfigMap in the operator's namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileName {
-    pub object: String,
-    pub key: String,
 }
 
 /// What is wrong with `spec.authority.vault`.
@@ -95,12 +79,11 @@ impl VaultAddress {
 
     /// True if and only if a change of this Secret of the operator's namespace concerns it.
     pub fn reads(&self, secret: &str) -> bool {
-        let trusts = matches!(&self.trust, ServerTrust::Secret(file) if file.object == secret);
         let logs_in_with = match &self.login {
             VaultLogin::AppRole { secret_id, .. } => secret_id.object == secret,
             VaultLogin::Kubernetes { .. } => false,
         };
-        trusts || logs_in_with
+        self.trust.reads(secret) || logs_in_with
     }
 }
 
@@ -114,20 +97,14 @@ fn server(given: &str) -> Result<String, VaultSpecError> {
 }
 
 fn trust(given: &VaultAuthority) -> Result<ServerTrust, AuthorityError> {
-    let VaultAuthority { ca_bundle, ca_secret_ref, ca_config_map_ref, .. } = given;
-    match (ca_bundle, ca_secret_ref, ca_config_map_ref) {
-        (Some(pem), None, None) => match x509::read_pem(pem.as_bytes()) {
-            Ok(_) => Ok(ServerTrust::Inline(pem.clone())),
-            Err(error) => Err(VaultSpecError::CaBundle(error.to_string()).into()),
-        },
-        (None, Some(reference), None) => Ok(ServerTrust::Secret(file(reference, "ca.crt")?)),
-        (None, None, Some(reference)) => Ok(ServerTrust::ConfigMap(file(reference, "ca.crt")?)),
-        _ => {
-            let refs = [ca_secret_ref, ca_config_map_ref];
-            let count = refs.into_iter().flatten().count() + usize::from(ca_bundle.is_some());
-            Err(VaultSpecError::Trust(count).into())
-        }
-    }
+    let trust = ServerTrust::parse(
+        given.ca_bundle.as_deref(),
+        given.ca_secret_ref.as_ref(),
+        given.ca_config_map_ref.as_ref(),
+        VaultSpecError::Trust,
+        VaultSpecError::CaBundle,
+    )?;
+    trust.ok_or(VaultSpecError::Trust(0).into())
 }
 
 fn login(given: &VaultAuth) -> Result<VaultLogin, AuthorityError> {
@@ -143,17 +120,12 @@ fn login(given: &VaultAuth) -> Result<VaultLogin, AuthorityError> {
         (None, Some(app_role)) if app_role.role_id.is_empty() => Err(VaultSpecError::RoleId.into()),
         (None, Some(app_role)) => Ok(VaultLogin::AppRole {
             role_id: app_role.role_id.clone(),
-            secret_id: file(&app_role.secret_id_ref, "secretId")?,
+            secret_id: FileName::parse(&app_role.secret_id_ref, "secretId")?,
             mount: mount(&app_role.mount, "approle")?,
         }),
         (None, None) => Err(VaultSpecError::Auth(0).into()),
         (Some(_), Some(_)) => Err(VaultSpecError::Auth(2).into()),
     }
-}
-
-pub(super) fn file(given: &FileReference, default: &str) -> Result<FileName, AuthorityError> {
-    let key = given.key.clone().unwrap_or_else(|| default.to_owned());
-    Ok(FileName { object: own_secret(&given.name)?, key })
 }
 
 /// A path within Vault. What would lead out of its place is refused: `..`, empty segments, and
