@@ -55,8 +55,8 @@ pub async fn run(
     status: &TrustDomainStatus,
     now: Timestamp,
 ) -> Revocation {
-    let (signers, failure, next) = Default::default();
-    let mut work = Work { context, domain, status, now, signers, failure, next };
+    let signers = BTreeMap::new();
+    let mut work = Work { context, domain, status, now, signers, failure: None, next: None };
     let objects = work.objects();
     let entries = work.record(&objects).await;
     context.book.note_recorded(&domain.name, entries.clone());
@@ -226,12 +226,9 @@ impl Work<'_> {
             };
             Some((found.ca.key_id.clone(), signer))
         };
-        // A CA that signs leaves itself stands there as both.
-        let mut signers: BTreeMap<_, _> = secrets.iter().filter_map(of).collect();
-        for secret in secrets.iter().filter(|secret| secret.kind == SlotKind::Issuing) {
-            signers.extend(of(secret));
-        }
-        signers
+        // A CA that signs leaves itself stands there as both, and counts as what signs them.
+        let of_kind = |kind| secrets.iter().filter(move |secret| secret.kind == kind);
+        of_kind(SlotKind::Root).chain(of_kind(SlotKind::Issuing)).filter_map(of).collect()
     }
 
     async fn sign(

@@ -36,9 +36,9 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Which namespaces hold what was published, with its CRLs. `is_behind` where a CRL that there
+    /// Which namespaces hold what was published, with its CRLs. `lacks_crl` where one that there
     /// should be could not be signed.
-    pub fn reach(&self, is_behind: bool) -> Reach {
+    pub fn reach(&self, lacks_crl: bool) -> Reach {
         let mut unreached: BTreeSet<String> = self
             .pending
             .union(&self.failed)
@@ -46,7 +46,7 @@ impl Spread {
             .collect();
         let going = |namespace| format!("namespace {namespace}, which is terminating");
         unreached.extend(self.out_of_reach.iter().map(going));
-        if is_behind {
+        if lacks_crl {
             unreached.insert("a CRL that could not be signed".to_owned());
         }
         Reach { targets: count(self.selected), unreached }

@@ -293,8 +293,8 @@ impl<'a> Work<'a> {
         let before = self.situation.rotation.and_then(|rotation| rotation.reached_since.clone());
         // The root may have soaked while its issuing CA was lost, and another took its place; and
         // what was published may not have come into volumes while the API server was away.
-        let earliest = self.situation.contact_since.unwrap_or(issuing.since.0).max(issuing.since.0);
-        let before = before.filter(|time| time.0 >= earliest);
+        let earliest = Some(issuing.since.0).max(self.situation.contact_since);
+        let before = before.filter(|time| Some(time.0) >= earliest);
         let complete = reach.unreached.is_empty();
         // A status keeps whole seconds; rounded down, the soak would begin before it did.
         let begun = match self.situation.now > now {

@@ -9,7 +9,8 @@ use rustls_pki_types::CertificateDer;
 
 use super::{TokenError, TokenKey};
 use crate::decide::LeafProfile;
-use crate::sign::{Authority, Chain, PrivateKey, SignError, profile};
+use crate::sign::issuer_name::ExactIssuer;
+use crate::sign::{Authority, Chain, PrivateKey, SharedKey, SignError, profile};
 
 /// A signature is made within milliseconds, or within seconds where others wait before it. Whoever
 /// waits longer is better off with an error that says so.
@@ -19,7 +20,7 @@ const SIGNING: Duration = Duration::from_secs(60);
 pub struct TokenAuthority {
     chain: Chain,
     key: TokenKey,
-    issuer: Arc<rcgen::Issuer<'static, TokenKey>>,
+    issuer: Arc<ExactIssuer>,
 }
 
 impl TokenAuthority {
@@ -28,8 +29,7 @@ impl TokenAuthority {
     /// # Errors
     /// When the CA's certificate cannot be read.
     pub fn new(chain: Chain, key: TokenKey) -> Result<Self, SignError> {
-        let issuer = rcgen::Issuer::from_ca_cert_der(&chain.issuer, key.clone())
-            .map_err(|error| SignError::Sign(error.to_string()))?;
+        let issuer = ExactIssuer::new(&chain.issuer, SharedKey::new(key.clone()))?;
         Ok(TokenAuthority { chain, key, issuer: Arc::new(issuer) })
     }
 }
@@ -50,7 +50,7 @@ impl Authority for TokenAuthority {
             .map_err(|error| SignError::Sign(error.to_string()))?;
         let (issuer, signer) = (self.issuer.clone(), self.key.clone());
         let sign = move || {
-            params.signed_by(&public, &*issuer).map_err(|error| {
+            issuer.sign(params, &public).map_err(|error| {
                 let label = signer.reference().token.label.clone();
                 signer.failure().unwrap_or(TokenError::Refused { label, why: error.to_string() })
             })
