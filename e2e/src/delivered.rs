@@ -157,7 +157,7 @@ pub fn verify(
 pub fn leaf_of(der: &CertificateDer<'_>) -> Leaf {
     let certificate = parse(der);
     let mut leaf = Leaf {
-        serial: format!("{:x}", certificate.tbs_certificate.serial),
+        serial: octets_of(&format!("{:x}", certificate.tbs_certificate.serial)),
         uris: Vec::new(),
         dns_names: BTreeSet::new(),
         not_before: moment(certificate.validity().not_before.timestamp()),
@@ -201,4 +201,9 @@ fn parse<'a>(der: &'a CertificateDer<'_>) -> X509Certificate<'a> {
 
 fn moment(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).expect("a certificate's time is within jiff's")
+}
+
+/// Whole octets: a number whose first digit is zero is written without it.
+fn octets_of(hex: &str) -> String {
+    if hex.len().is_multiple_of(2) { hex.to_owned() } else { format!("0{hex}") }
 }
