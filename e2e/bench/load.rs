@@ -9,7 +9,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::measure::{ReadySince, is_ready};
 
@@ -25,7 +25,7 @@ pub async fn bare_client(room: &Namespace, count: u32) -> Duration {
     stream::iter(0..count)
         .for_each_concurrent(CONNECTIONS, async |number| {
             let name = format!("bare-{number}");
-            let identity = identity(room, &name);
+            let identity = identity(room, &name, json!({}));
             let created = identities.create(&PostParams::default(), &identity).await;
             created.expect("the API server takes an identity");
             secrets
@@ -41,14 +41,14 @@ pub async fn bare_client(room: &Namespace, count: u32) -> Duration {
     began.elapsed()
 }
 
-/// Applies identities at once, and gives the time from the first request to the last that is Ready.
-pub async fn applied_at_once(room: &Namespace, count: u32) -> Duration {
+/// Applies identities of this spec at once, and gives the time from the first request to the last that is Ready.
+pub async fn applied_at_once(room: &Namespace, count: u32, spec: &Value) -> Duration {
     let identities: Api<AgentIdentity> = room.api();
     let ready = ReadySince::watch(identities.clone()).await;
     let began = Instant::now();
     stream::iter(0..count)
         .for_each_concurrent(CONNECTIONS, async |number| {
-            let identity = identity(room, &format!("agent-{number}"));
+            let identity = identity(room, &format!("agent-{number}"), spec.clone());
             let created = identities.create(&PostParams::default(), &identity).await;
             created.expect("the API server takes an identity");
         })
@@ -75,8 +75,8 @@ pub async fn unrelated_secrets(room: &Namespace, count: u32) {
         .await;
 }
 
-fn identity(room: &Namespace, name: &str) -> AgentIdentity {
-    serde_json::from_value(room.identity_object(name, json!({}))).expect("it is well formed")
+fn identity(room: &Namespace, name: &str, spec: Value) -> AgentIdentity {
+    serde_json::from_value(room.identity_object(name, spec)).expect("it is well formed")
 }
 
 fn secret(name: &str) -> Secret {
@@ -93,7 +93,7 @@ fn secret(name: &str) -> Secret {
     .expect("it is well formed")
 }
 
-fn status(name: &str) -> serde_json::Value {
+fn status(name: &str) -> Value {
     json!({"status": {
         "conditions": [{
             "type": "Ready", "status": "True", "reason": "Issued", "observedGeneration": 1,

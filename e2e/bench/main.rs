@@ -7,9 +7,11 @@ mod load;
 mod measure;
 mod pods;
 mod report;
+mod vault;
 
 use clap::Parser;
 use countersign_e2e::{ApiServer, Namespace, Operator, Options, User, World, seconds, wait_for};
+use serde_json::json;
 
 use load::{CONNECTIONS, applied_at_once, bare_client};
 use measure::{Usage, latencies, percentile, writes_of};
@@ -24,10 +26,13 @@ struct Arguments {
     /// Measure instead what the admission policies cost a pod
     #[arg(long)]
     pods: bool,
+    /// Measure instead how fast identities become Ready where OpenBao signs
+    #[arg(long)]
+    vault: bool,
 }
 
 fn main() {
-    let Arguments { identities, pods } = Arguments::parse();
+    let Arguments { identities, pods, vault } = Arguments::parse();
     // One thread for the measuring side, so that it takes no more of the machine than it must.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -35,6 +40,9 @@ fn main() {
         .expect("a runtime can be made");
     if pods {
         return runtime.block_on(pods::measure()).print();
+    }
+    if vault {
+        return runtime.block_on(vault::measure()).print();
     }
     let report = runtime.block_on(measure(identities));
     report.print();
@@ -72,7 +80,7 @@ async fn measure(identities: u32) -> Report {
     step(&format!("{identities} AgentIdentities are applied at once"));
     let room = Namespace::create(&server, "bench-many").await;
     room.bundle("test").await;
-    let took = applied_at_once(&room, identities).await;
+    let took = applied_at_once(&room, identities, &json!({})).await;
     let rate = f64::from(identities) / took.as_secs_f64();
     let bare_rate = f64::from(identities) / bare.as_secs_f64();
     report.note("bare client", bare_rate, "identities/s");

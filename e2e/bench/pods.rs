@@ -63,7 +63,7 @@ pub async fn measure() -> Report {
 async fn room(server: &Arc<ApiServer>, name: &str, identities: u32) -> Namespace {
     let room = Namespace::create(server, name).await;
     service_account(&room).await;
-    applied_at_once(&room, identities).await;
+    applied_at_once(&room, identities, &json!({})).await;
     room.rostered(identities).await;
     room
 }

@@ -1,9 +1,9 @@
 //! How fast a token signs, as the operator asks it to: `token --module FILE --token LABEL --pin PIN`.
 //!
 //! It makes a key of each algorithm, signs with it from one thread and from four, sees that each
-//! signature holds, and destroys the key. Where the module finds its tokens stands in the
-//! `--make` and `--sweep` are for tests that kill it. Where the module finds its tokens stands in the
-//! environment (SOFTHSM2_CONF; TPM2_PKCS11_STORE and TPM2_PKCS11_TCTI), as for the operator.
+//! signature holds, and destroys the key. `--make` and `--sweep` are for
+//! tests that kill it. Where the module finds its tokens stands in the environment
+//! (SOFTHSM2_CONF; TPM2_PKCS11_STORE and TPM2_PKCS11_TCTI), as for the operator.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -8,12 +8,12 @@ use http::{Method, Request};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 
-use crate::corporate::{Ca, P256, Shape};
+use crate::corporate::{Ca, P256, Shape, hand_over, secret_of};
 use crate::judges;
 use crate::process::{Process, Signal};
 use crate::users::{OPERATOR_NAMESPACE, User};
 use crate::wait::{seconds, wait_for};
-use crate::{ApiServer, workspace};
+use crate::{ApiServer, Namespace, workspace};
 
 /// A running OpenBao, unsealed.
 pub struct Vault {
@@ -27,6 +27,21 @@ pub struct Vault {
     root_token: String,
     unseal_key: String,
 }
+
+/// What the operator's token may do in `Intermediate` mode, as docs/authorities.md says; the engine is
+/// mounted at MOUNT.
+pub const INTERMEDIATE_POLICY: &str = r#"
+path "MOUNT/issuer/+/json" { capabilities = ["read"] }
+path "MOUNT/issuer/+/sign-intermediate" { capabilities = ["update"] }
+"#;
+
+/// The same in `Leaf` mode, with the role `agents`.
+pub const LEAF_POLICY: &str = r#"
+path "MOUNT/issuers" { capabilities = ["read", "list"] }
+path "MOUNT/issuer/+/json" { capabilities = ["read"] }
+path "MOUNT/issuer/+/sign/agents" { capabilities = ["update"] }
+path "MOUNT/revoke" { capabilities = ["update"] }
+"#;
 
 /// One that a test logs in to with a role id and a secret id.
 pub struct AppRole {
@@ -173,6 +188,31 @@ impl Vault {
         let path = format!("auth/approle/role/{name}/role-id");
         let role_id = text(&self.ask(Method::GET, &path, Value::Null).await["data"]["role_id"]);
         AppRole { role_id, secret_id: self.secret_id(name).await }
+    }
+
+    /// An AppRole of this name that may do what a policy says of the mount of the same name, its
+    /// secret id in a Secret, and `vault` of a TrustDomain's authority that uses them.
+    pub async fn authority(&self, ns: &Namespace, name: &str, policy: &str) -> Value {
+        self.policy(name, &policy.replace("MOUNT", name)).await;
+        let role = self.app_role(name, "5m").await;
+        hand_over(&ns.client, &secret_of(name, json!({"secretId": role.secret_id}))).await;
+        json!({
+            "server": self.address,
+            "caBundle": self.ca.certificate,
+            "mount": name,
+            "auth": {"appRole": {"roleId": role.role_id, "secretIdRef": {"name": name}}},
+        })
+    }
+
+    /// The same of one whose leaves it signs, in a new engine of this name, for the trust domain
+    /// `<name>.test`.
+    pub async fn leaf_authority(&self, ns: &Namespace, name: &str) -> Value {
+        self.pki(name).await;
+        self.role(name, "agents", &format!("{name}.test")).await;
+        let mut authority = self.authority(ns, name, LEAF_POLICY).await;
+        authority["mode"] = json!("Leaf");
+        authority["role"] = json!("agents");
+        authority
     }
 
     /// Lets the operator's ServiceAccount log in under a role of this name, with the policy of the

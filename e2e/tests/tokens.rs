@@ -4,6 +4,7 @@
 //! asked while a key is made: in SoftHSM, whose objects are files, one process that looks on can spoil
 //! what another writes (its issue 573).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use countersign::api::{SlotKind, SlotPhase, TrustDomain};
@@ -98,12 +99,7 @@ async fn a_softhsm_makes_the_keys_and_signs_and_none_of_them_leaves_it() {
 #[tokio::test]
 async fn a_token_that_is_unplugged_takes_no_certificate_with_it() {
     let token = HardwareToken::softhsm();
-    let server = ApiServer::start().await;
-    let ns = Namespace::create(&server, "unplugged").await;
-    put_pin(&ns.client, "hsm-pin", PIN).await;
-    let operator = Operator::start_leading(&server, options(&token, "first")).await;
-    ns.trust_domain("hsm", spec(&ns, &token)).await;
-    ns.identity("planner", json!({"trustDomain": "hsm"})).await;
+    let (server, ns, operator) = begun(&token, "unplugged").await;
     ns.settled("planner").await;
     let living = ns.secret_of("planner").await;
 
@@ -145,12 +141,7 @@ async fn a_token_that_is_unplugged_takes_no_certificate_with_it() {
 #[tokio::test]
 async fn a_key_whose_secret_was_never_written_is_taken_up_by_the_next_operator() {
     let token = HardwareToken::softhsm();
-    let server = ApiServer::start().await;
-    let ns = Namespace::create(&server, "orphan").await;
-    put_pin(&ns.client, "hsm-pin", PIN).await;
-    let operator = Operator::start_leading(&server, options(&token, "first")).await;
-    ns.trust_domain("hsm", spec(&ns, &token)).await;
-    ns.identity("planner", json!({"trustDomain": "hsm"})).await;
+    let (server, ns, operator) = begun(&token, "orphan").await;
     let chronicle = Chronicle::of(&ns.client, "hsm", "hsm.test").await;
     settled(&chronicle, "root-1 Active, issuing-1 Active").await;
 
@@ -190,12 +181,7 @@ async fn a_key_whose_secret_was_never_written_is_taken_up_by_the_next_operator()
 #[tokio::test]
 async fn an_operator_that_is_killed_at_every_write_leaves_no_key_behind() {
     let token = HardwareToken::softhsm();
-    let server = ApiServer::start().await;
-    let ns = Namespace::create(&server, "killed").await;
-    put_pin(&ns.client, "hsm-pin", PIN).await;
-    let operator = Operator::start_leading(&server, options(&token, "first")).await;
-    ns.trust_domain("hsm", spec(&ns, &token)).await;
-    ns.identity("planner", json!({"trustDomain": "hsm"})).await;
+    let (server, ns, operator) = begun(&token, "killed").await;
     let chronicle = Chronicle::of(&ns.client, "hsm", "hsm.test").await;
     settled(&chronicle, "root-1 Active, issuing-1 Active").await;
     ns.settled("planner").await;
@@ -254,12 +240,7 @@ fn a_key_whose_making_is_killed_between_any_two_steps_is_made_all_the_same() {
 #[tokio::test]
 async fn a_tpm_makes_the_keys_and_signs() {
     let token = HardwareToken::tpm().await;
-    let server = ApiServer::start().await;
-    let ns = Namespace::create(&server, "tpm").await;
-    put_pin(&ns.client, "hsm-pin", PIN).await;
-    let _operator = Operator::start_leading(&server, options(&token, "first")).await;
-    ns.trust_domain("hsm", spec(&ns, &token)).await;
-    ns.identity("planner", json!({"trustDomain": "hsm"})).await;
+    let (_, ns, _operator) = begun(&token, "tpm").await;
     let chronicle = Chronicle::of(&ns.client, "hsm", "hsm.test").await;
     settled(&chronicle, "root-1 Active, issuing-1 Active").await;
     ns.settled("planner").await;
@@ -277,6 +258,17 @@ async fn a_tpm_makes_the_keys_and_signs() {
         assert_eq!(data.keys().collect::<Vec<_>>(), ["tls.crt", "tls.key", "tls.key.uri"]);
         assert!(data["tls.key"].0.is_empty());
     }
+}
+
+/// An operator with the token, a TrustDomain whose CA keys are in it, and an agent.
+async fn begun(token: &HardwareToken, test: &str) -> (Arc<ApiServer>, Namespace, Operator) {
+    let server = ApiServer::start().await;
+    let ns = Namespace::create(&server, test).await;
+    put_pin(&ns.client, "hsm-pin", PIN).await;
+    let operator = Operator::start_leading(&server, options(token, "first")).await;
+    ns.trust_domain("hsm", spec(&ns, token)).await;
+    ns.identity("planner", json!({"trustDomain": "hsm"})).await;
+    (server, ns, operator)
 }
 
 fn options(token: &HardwareToken, replica: &str) -> Options {

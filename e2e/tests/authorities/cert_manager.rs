@@ -2,19 +2,15 @@
 //! signer's part is played by [`Signer`], as cert-manager's API says that a signer answers.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use countersign_e2e::agents::text_of;
 use countersign_e2e::corporate::{Ca, P256, P384, Shape};
 use countersign_e2e::install::{apply, documents};
-use countersign_e2e::judges::{self, run};
-use countersign_e2e::mount::{files_of, write};
+use countersign_e2e::judges;
 use countersign_e2e::users::OPERATOR_NAMESPACE;
-use countersign_e2e::{
-    Chronicle, Delivered, Namespace, World, holds_for, seconds, wait_for, workspace,
-};
+use countersign_e2e::{Delivered, Namespace, World, holds_for, seconds, wait_for, workspace};
 use k8s_openapi::ByteString;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::{Api, Client};
@@ -22,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tokio::task::AbortHandle;
 
-use super::{LAG, ROOT_ROTATION, change, get, ready, settled, spec};
+use super::{begun, change, get, judge_root_rotation, judge_with_openssl, ready, spec};
 
 /// What a signer does with the requests of an issuer.
 #[derive(Clone)]
@@ -192,11 +188,7 @@ async fn an_issuer_of_cert_managers_signs_the_issuing_ca_and_its_new_root_is_a_r
     let first = Ca::root(Shape::of(P256));
     signer.answer("cm-ca", Answer::Sign(first.clone()));
     ns.trust_domain("cm-ca", spec(&ns, "cm-ca", authority("cm-ca"))).await;
-    for name in ["planner", "tools"] {
-        ns.identity(name, json!({"trustDomain": "cm-ca"})).await;
-    }
-    let chronicle = Chronicle::of(&ns.client, "cm-ca", "cm-ca.test").await;
-    settled(&chronicle, ROOT_ROTATION[0], 2).await;
+    let chronicle = begun(&ns, "cm-ca").await;
     ready(&ns.client, "cm-ca", "True", "Active").await;
     nothing_requested(&ns, "cm-ca").await;
 
@@ -214,23 +206,12 @@ async fn an_issuer_of_cert_managers_signs_the_issuing_ca_and_its_new_root_is_a_r
     let id = format!("spiffe://cm-ca.test/ns/{}/sa/planner", ns.name);
     Delivered::read(&held).judge_under(&id, 1);
     assert_eq!(text_of(&held, "ca.crt").trim(), first.certificate.trim());
-    let folder = workspace::scratch("cm-ca");
-    write(&folder, &files_of(&held));
-    let file = |name: &str| folder.join(name).display().to_string();
-    let mut verify = Command::new("openssl");
-    verify.args(["verify", "-x509_strict", "-purpose", "sslserver", "-CAfile"]);
-    verify.args([&file("ca.crt"), "-untrusted", &file("tls.crt"), &file("tls.crt")]);
-    run(&mut verify, "");
+    judge_with_openssl("cm-ca", &held);
 
     // The issuer has another root by now. It is seen when the next issuing CA is asked for.
     signer.answer("cm-ca", Answer::Sign(Ca::root(Shape::of(P384))));
     change(&ns.client, "cm-ca", json!({"spec": {"ca": {"atLeast": {"issuing": 2}}}})).await;
-    settled(&chronicle, ROOT_ROTATION[2], 2).await;
-    let history = chronicle.history();
-    assert_eq!(history.phases(), ROOT_ROTATION);
-    history.judge_slots();
-    let tally = history.judge_trust(LAG);
-    assert_eq!((tally.leaves, tally.bundles, tally.pairs), (4, 2, 2 * 2 + 2), "{tally:?}");
+    judge_root_rotation(&chronicle).await;
     nothing_requested(&ns, "cm-ca").await;
     assert_eq!(signer.seen("cm-ca").len(), 2);
 }

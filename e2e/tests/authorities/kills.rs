@@ -2,10 +2,10 @@
 
 use countersign_e2e::corporate::{Ca, P256, Shape, hand_over, secret};
 use countersign_e2e::lives::Lives;
-use countersign_e2e::{Chronicle, Namespace, Operator, Options, World};
+use countersign_e2e::{Namespace, Operator, Options, World};
 use serde_json::json;
 
-use super::{LAG, ROOT_ROTATION, settled, spec};
+use super::{LAG, ROOT_ROTATION, begun, spec};
 
 #[tokio::test]
 async fn an_operator_that_is_killed_at_every_write_takes_the_new_ca_up_once() {
@@ -16,11 +16,7 @@ async fn an_operator_that_is_killed_at_every_write_takes_the_new_ca_up_once() {
     hand_over(&ns.client, &secret("killed-ca", &[&issuing], Some(&first))).await;
     let authority = json!({"secret": {"name": "killed-ca"}});
     ns.trust_domain("killed-ca", spec(&ns, "killed-ca", authority)).await;
-    for name in ["planner", "tools"] {
-        ns.identity(name, json!({"trustDomain": "killed-ca"})).await;
-    }
-    let chronicle = Chronicle::of(&ns.client, "killed-ca", "killed-ca.test").await;
-    settled(&chronicle, ROOT_ROTATION[0], 2).await;
+    let chronicle = begun(&ns, "killed-ca").await;
     for name in ["planner", "tools"] {
         ns.ready(name).await;
     }

@@ -7,11 +7,15 @@ mod secret;
 mod vault;
 mod vault_failures;
 mod vault_leaf;
-mod vault_rate;
+
+use std::process::Command;
 
 use countersign::api::TrustDomain;
-use countersign_e2e::{Chronicle, Namespace, seconds, wait_for};
+use countersign_e2e::judges::run;
+use countersign_e2e::mount::{files_of, write};
+use countersign_e2e::{Chronicle, Namespace, seconds, wait_for, workspace};
 use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -35,6 +39,38 @@ fn spec(ns: &Namespace, name: &str, authority: Value) -> Value {
         "ca": {"soak": SOAK},
         "bundle": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": ns.name}}},
     })
+}
+
+/// Identities of a TrustDomain, planner and tools, each with a leaf of its first CA.
+async fn begun(ns: &Namespace, name: &str) -> Chronicle {
+    for agent in ["planner", "tools"] {
+        ns.identity(agent, json!({"trustDomain": name})).await;
+    }
+    let chronicle = Chronicle::of(&ns.client, name, &format!("{name}.test")).await;
+    settled(&chronicle, ROOT_ROTATION[0], 2).await;
+    chronicle
+}
+
+/// Waits until another root has taken over, and judges how it came: two old leaves met both bundles,
+/// and two new ones the old bundle never.
+async fn judge_root_rotation(chronicle: &Chronicle) {
+    settled(chronicle, ROOT_ROTATION[2], 2).await;
+    let history = chronicle.history();
+    assert_eq!(history.phases(), ROOT_ROTATION);
+    history.judge_slots();
+    let tally = history.judge_trust(LAG);
+    assert_eq!((tally.leaves, tally.bundles, tally.pairs), (4, 2, 2 * 2 + 2), "{tally:?}");
+}
+
+/// OpenSSL's verdict on the files of an agent, as strict as it has one.
+fn judge_with_openssl(name: &str, held: &Secret) {
+    let folder = workspace::scratch(name);
+    write(&folder, &files_of(held));
+    let file = |name: &str| folder.join(name).display().to_string();
+    let mut verify = Command::new("openssl");
+    verify.args(["verify", "-x509_strict", "-purpose", "sslserver", "-CAfile"]);
+    verify.args([&file("ca.crt"), "-untrusted", &file("tls.crt"), &file("tls.crt")]);
+    run(&mut verify, "");
 }
 
 /// Waits until the TrustDomain's condition Ready says so, and gives its message.

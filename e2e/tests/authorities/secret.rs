@@ -1,25 +1,23 @@
 //! `secret`: issuing CAs that OpenSSL made, in a Secret.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 
 use countersign::api::SlotKind;
 use countersign_e2e::agents::text_of;
 use countersign_e2e::corporate::{
     CA, Ca, ED25519, P256, P384, RSA, Shape, hand_over, secret, secret_of,
 };
-use countersign_e2e::judges::run;
-use countersign_e2e::mount::{files_of, write};
 use countersign_e2e::users::OPERATOR_NAMESPACE;
-use countersign_e2e::{
-    Chronicle, Delivered, Namespace, World, holds_for, seconds, wait_for, workspace,
-};
+use countersign_e2e::{Chronicle, Delivered, Namespace, World, holds_for, seconds, wait_for};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use super::{LAG, ROOT_ROTATION, change, get, ready, settled, spec};
+use super::{
+    LAG, ROOT_ROTATION, begun, change, get, judge_root_rotation, judge_with_openssl, ready,
+    settled, spec,
+};
 
 #[tokio::test]
 async fn agents_get_certificates_of_a_ca_of_any_algorithm_with_its_whole_chain() {
@@ -49,13 +47,7 @@ async fn agents_get_certificates_of_a_ca_of_any_algorithm_with_its_whole_chain()
         Delivered::read(&held).judge_under(&id, count);
         assert!(text_of(&held, "tls.crt").contains(issuing.trim()), "{name}: its CA is that one");
         assert_eq!(text_of(&held, "ca.crt").trim(), root.certificate.trim(), "{name}");
-        let folder = workspace::scratch(&name);
-        write(&folder, &files_of(&held));
-        let file = |name: &str| folder.join(name).display().to_string();
-        let mut verify = Command::new("openssl");
-        verify.args(["verify", "-x509_strict", "-purpose", "sslserver", "-CAfile"]);
-        verify.args([&file("ca.crt"), "-untrusted", &file("tls.crt"), &file("tls.crt")]);
-        run(&mut verify, "");
+        judge_with_openssl(&name, &held);
     }
 }
 
@@ -135,11 +127,7 @@ async fn a_changed_secret_is_a_rotation_in_which_every_leaf_meets_every_bundle()
         spec(&ns, "changed-ca", json!({"secret": {"name": "changed-ca"}})),
     )
     .await;
-    for name in ["planner", "tools"] {
-        ns.identity(name, json!({"trustDomain": "changed-ca"})).await;
-    }
-    let chronicle = Chronicle::of(&ns.client, "changed-ca", "changed-ca.test").await;
-    settled(&chronicle, ROOT_ROTATION[0], 2).await;
+    let chronicle = begun(&ns, "changed-ca").await;
     ns.ready("planner").await;
     ns.ready("tools").await;
 
@@ -148,12 +136,7 @@ async fn a_changed_secret_is_a_rotation_in_which_every_leaf_meets_every_bundle()
     let middle = second.under("intermediate", Shape::of(P384));
     let issuing = middle.under("issuing", Shape::of(P384));
     hand_over(&ns.client, &secret("changed-ca", &[&issuing, &middle], Some(&second))).await;
-    settled(&chronicle, ROOT_ROTATION[2], 2).await;
-    let history = chronicle.history();
-    assert_eq!(history.phases(), ROOT_ROTATION);
-    let tally = history.judge_trust(LAG);
-    // Two old leaves met both bundles. Two new ones met the old bundle never.
-    assert_eq!((tally.leaves, tally.bundles, tally.pairs), (4, 2, 2 * 2 + 2), "{tally:?}");
+    judge_root_rotation(&chronicle).await;
     let held = ns.secret_of("planner").await;
     let id = format!("spiffe://changed-ca.test/ns/{}/sa/planner", ns.name);
     Delivered::read(&held).judge_under(&id, 2);

@@ -2,12 +2,12 @@
 //! certificate that is there.
 
 use countersign_e2e::corporate::{Ca, P256, Shape, hand_over, secret_of};
-use countersign_e2e::vault::Vault;
+use countersign_e2e::vault::{INTERMEDIATE_POLICY, Vault};
 use countersign_e2e::{World, holds_for, now, seconds, wait_for};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::vault::{POLICY, authority, shared, touch};
+use super::vault::{shared, touch};
 use super::{change, get, ready, spec};
 
 #[tokio::test]
@@ -20,9 +20,9 @@ async fn each_thing_that_vault_refuses_has_a_reason_of_its_own_and_passes_when_i
         vault.pki(name).await;
         let policy = match name {
             "vault-denied" => "path \"MOUNT/issuer/+/json\" { capabilities = [\"read\"] }",
-            _ => POLICY,
+            _ => INTERMEDIATE_POLICY,
         };
-        specs.push(authority(vault, &ns, name, policy).await);
+        specs.push(vault.authority(&ns, name, policy).await);
     }
     let revoked = json!({"secret_id": vault.secret_id("vault-login").await});
     let path = "auth/approle/role/vault-login/secret-id/destroy";
@@ -54,7 +54,7 @@ async fn each_thing_that_vault_refuses_has_a_reason_of_its_own_and_passes_when_i
         .await;
     }
 
-    let policy = POLICY.replace("MOUNT", "vault-denied");
+    let policy = INTERMEDIATE_POLICY.replace("MOUNT", "vault-denied");
     vault.policy("vault-denied", &policy).await;
     touch(&ns, vault, "vault-denied").await;
     touch(&ns, vault, "vault-login").await;
@@ -75,7 +75,7 @@ async fn a_vault_that_is_sealed_or_says_nothing_touches_no_certificate_and_holds
     let ns = world.namespace("vault-sealed").await;
     let vault = Vault::start().await;
     vault.pki("vault-sealed").await;
-    let authority = authority(&vault, &ns, "vault-sealed", POLICY).await;
+    let authority = vault.authority(&ns, "vault-sealed", INTERMEDIATE_POLICY).await;
     ns.trust_domain("vault-sealed", spec(&ns, "vault-sealed", json!({"vault": authority}))).await;
     ns.identity("planner", json!({"trustDomain": "vault-sealed"})).await;
     ready(&ns.client, "vault-sealed", "True", "Active").await;
@@ -129,7 +129,9 @@ async fn the_operator_logs_in_with_a_token_of_its_own_service_account() {
     let ns = world.namespace("vault-kubernetes").await;
     let vault = shared().await;
     vault.pki("vault-kubernetes").await;
-    vault.policy("vault-kubernetes", &POLICY.replace("MOUNT", "vault-kubernetes")).await;
+    vault
+        .policy("vault-kubernetes", &INTERMEDIATE_POLICY.replace("MOUNT", "vault-kubernetes"))
+        .await;
     vault.kubernetes(&world.server, "vault-kubernetes").await;
     let ca = secret_of("vault-ca-file", json!({"vault.pem": vault.ca.certificate}));
     hand_over(&ns.client, &ca).await;
