@@ -2,6 +2,7 @@
 #
 # Takes the CRDs of Istio, Cilium and cert-manager out of the projects' own Go modules, into the folder $1. Linkerd's module cannot be
 # had from the Go proxy: what the tests use in its place is e2e/tests/access/linkerd.yaml.
+# Istio's and Cilium's other code is in the folders istio and cilium, with versions in their go.mod: raise them together.
 set -euo pipefail
 
 ISTIO_API=istio.io/api@v1.31.4

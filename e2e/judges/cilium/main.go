@@ -15,11 +15,12 @@ import (
 	"log/slog"
 	"os"
 
-	"k8s.io/apimachinery/pkg/runtime/schema"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 
 	cilium "github.com/cilium/cilium/pkg/k8s/apis/cilium.io/v2"
+	"github.com/cilium/cilium/pkg/policy/api"
 )
 
 type report struct {
@@ -46,7 +47,6 @@ func main() {
 
 func judge(input io.Reader) (report, error) {
 	report := report{Findings: []finding{}}
-	kind := schema.GroupVersionKind{Group: "cilium.io", Version: "v2", Kind: "CiliumNetworkPolicy"}
 	logger := slog.New(slog.DiscardHandler)
 	documents := kubeyaml.NewYAMLReader(bufio.NewReader(input))
 	for {
@@ -57,18 +57,29 @@ func judge(input io.Reader) (report, error) {
 		if err != nil {
 			return report, err
 		}
-		var policy cilium.CiliumNetworkPolicy
-		// Strict: a field that Cilium does not know is refused, not dropped.
-		err = yaml.UnmarshalStrict(document, &policy)
-		if policy.GroupVersionKind() != kind {
+		var kind metav1.TypeMeta
+		if err := yaml.Unmarshal(document, &kind); err != nil {
+			return report, err
+		}
+		var policy interface {
+			metav1.Object
+			Parse(*slog.Logger, string) (api.Rules, error)
+		}
+		switch kind.GroupVersionKind() {
+		case cilium.SchemeGroupVersion.WithKind("CiliumNetworkPolicy"):
+			policy = &cilium.CiliumNetworkPolicy{}
+		case cilium.SchemeGroupVersion.WithKind("CiliumClusterwideNetworkPolicy"):
+			policy = &cilium.CiliumClusterwideNetworkPolicy{}
+		default:
 			continue
 		}
 		report.Judged++
-		if err == nil {
+		// Strict: a field that Cilium does not know is refused, not dropped.
+		if err = yaml.UnmarshalStrict(document, policy); err == nil {
 			_, err = policy.Parse(logger, "default")
 		}
 		if err != nil {
-			name := fmt.Sprintf("CiliumNetworkPolicy %s/%s", policy.Namespace, policy.Name)
+			name := fmt.Sprintf("%s %s/%s", kind.Kind, policy.GetNamespace(), policy.GetName())
 			report.Findings = append(report.Findings, finding{name, err.Error()})
 		}
 	}

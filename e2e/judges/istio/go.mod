@@ -2,7 +2,7 @@ module countersign.dev/e2e/judges/istio
 
 go 1.26.0
 
-// A commit of the release branch of 1.31, by a pseudo-version: Istio's tags have no "v", so the Go proxy knows no versions of this module.
+// A commit of 27 August 2026, on the way to 1.31, by a pseudo-version: Istio's tags have no "v", so the Go proxy knows no versions of this module.
 require istio.io/istio v0.0.0-20260827124520-eed52ebb66ad
 
 require (

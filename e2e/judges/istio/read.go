@@ -50,7 +50,16 @@ func read(input []byte) (objects []object, others [][]byte, err error) {
 			continue
 		}
 		name := fmt.Sprintf("%s %s/%s", kind.Kind, kind.Namespace, kind.Name)
-		config, err := crd.ConvertObject(schema, &kind, "cluster.local")
+		config, err := crd.ConvertObjectInternal(schema, &kind, "cluster.local", strict)
 		objects = append(objects, object{schema, config, err, name, document})
 	}
+}
+
+// strict refuses a field that Istio does not know, which it would else drop.
+func strict(schema resource.Schema, text string) (config.Spec, error) {
+	spec, err := schema.NewInstance()
+	if err != nil {
+		return nil, err
+	}
+	return spec, config.ApplyJSONStrict(spec, text)
 }
