@@ -9,6 +9,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -22,6 +23,28 @@ pub struct Envoy {
     process: Process,
     port: u16,
 }
+
+/// `meshConfig.pathNormalization.normalization` of Istio: what istiod writes into its Envoys for it.
+#[derive(Clone, Copy, Debug)]
+pub enum PathNormalization {
+    /// The default.
+    Base,
+    DecodeAndMergeSlashes,
+}
+
+impl PathNormalization {
+    fn fields(self) -> &'static str {
+        match self {
+            PathNormalization::Base => "\n          normalize_path: true",
+            PathNormalization::DecodeAndMergeSlashes => {
+                "\n          normalize_path: true\n          merge_slashes: true\n          path_with_escaped_slashes_action: UNESCAPE_AND_FORWARD"
+            }
+        }
+    }
+}
+
+/// The line of the configuration after which more fields of the connection manager may stand.
+const STAT_PREFIX: &str = "stat_prefix: agent";
 
 /// What a call got.
 #[derive(Debug)]
@@ -43,6 +66,21 @@ impl Envoy {
     /// are in `access`.
     pub async fn start_guarded(folder: &Path, mount: &Path, access: &Path, port: u16) -> Self {
         Self::spawn(folder, configuration(port, mount, &guards(access))).await
+    }
+
+    /// The same with HTTP filters that istiod made, and with the path normalization of its mesh.
+    pub async fn start_meshed(
+        folder: &Path,
+        mount: &Path,
+        port: u16,
+        filters: &[Value],
+        paths: PathNormalization,
+    ) -> Self {
+        let filters: String =
+            filters.iter().map(|filter| format!("- {filter}\n          ")).collect();
+        let (port, text) = configuration(port, mount, &filters);
+        let text = text.replace(STAT_PREFIX, &format!("{STAT_PREFIX}{}", paths.fields()));
+        Self::spawn(folder, (port, text)).await
     }
 
     async fn spawn(folder: &Path, (port, configuration): (u16, String)) -> Self {
@@ -105,7 +143,12 @@ impl Envoy {
         let peer = peer.iter().map(|der| der.clone().into_owned()).collect();
         tls.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
-        tls.read_to_end(&mut answer).await?;
+        // Not to its end: Envoy keeps the connection open for a second, for the caller to close it.
+        while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+            if tls.read_buf(&mut answer).await? == 0 {
+                break;
+            }
+        }
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
         let status = status.ok_or_else(|| io::Error::other(format!("no answer: {answer:?}")))?;
@@ -223,7 +266,7 @@ static_resources:
       - name: envoy.filters.network.http_connection_manager
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: agent
+          {STAT_PREFIX}
           route_config:
             virtual_hosts:
             - name: all

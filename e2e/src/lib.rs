@@ -24,6 +24,7 @@ pub mod forged;
 pub mod install;
 pub mod judges;
 pub mod lives;
+pub mod meshes;
 pub mod metrics;
 pub mod mount;
 pub mod namespace;

@@ -2,6 +2,7 @@
 //! its policy, what is said, and that nothing is written at rest.
 
 mod envoy;
+mod istio;
 mod published;
 mod quarantine;
 mod revoked;

@@ -4,11 +4,12 @@
 use countersign::api::EnforcerState::{Applied, Delegated};
 use countersign_e2e::install::{api_of, apply, documents};
 use countersign_e2e::{
-    Namespace, Operator, Options, User, World, holds_for, judges, seconds, wait_for, workspace,
+    Namespace, Operator, Options, User, World, holds_for, judges, meshes, seconds, wait_for,
+    workspace,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::Api;
 use kube::api::DeleteParams;
+use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::{crew, policy, ready};
@@ -20,21 +21,8 @@ async fn the_meshes_own_definitions_take_what_is_made_for_them() {
     let ns = world.namespace("meshes").await;
     crew(&ns).await;
     let client = ns.client.clone();
-    for crd in crds(&["security.istio.io", "cilium.io", "policy.linkerd.io"]) {
-        apply(&client, &crd).await;
-    }
     let crd_api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    wait_for("the meshes' kinds are served", seconds(60), async || {
-        let all = crd_api.list(&Default::default()).await.map_err(|error| error.to_string())?;
-        let is_served = |crd: &CustomResourceDefinition| {
-            let conditions =
-                crd.status.iter().flat_map(|status| status.conditions.iter().flatten());
-            conditions.into_iter().any(|each| each.type_ == "Established" && each.status == "True")
-        };
-        let waiting = all.items.iter().filter(|crd| !is_served(crd)).count();
-        if waiting == 0 { Ok(()) } else { Err(format!("{waiting} are not")) }
-    })
-    .await;
+    serve(&client, &["security.istio.io", "cilium.io", "policy.linkerd.io"]).await;
 
     let spec = json!({
         "target": {"role": "tool", "ports": [8443]}, "ciliumAuthentication": "Required",
@@ -44,7 +32,7 @@ async fn the_meshes_own_definitions_take_what_is_made_for_them() {
     policy(&ns, "tools", spec).await;
     let resource = ready(&ns, "tools", "True", "Compiled").await;
     let states: Vec<_> = resource.status.unwrap().enforcers.iter().map(|each| each.state).collect();
-    assert_eq!(states, [Delegated, Applied, Delegated, Applied, Applied]);
+    assert_eq!(states, [Delegated, Delegated, Delegated, Applied, Applied]);
 
     let id = format!("test.countersign.dev/ns/{}/sa/planner", ns.name);
     let istio = found(&ns, "security.istio.io/v1", "AuthorizationPolicy", "tools").await.unwrap();
@@ -65,6 +53,8 @@ async fn the_meshes_own_definitions_take_what_is_made_for_them() {
     )
     .await;
     assert_eq!(linkerd.unwrap()["identityRefs"][0]["name"], "planner");
+
+    judge(&ns).await;
 
     // What is stored is what was sent, by each definition: nothing is written again, nor by a
     // second operator after a restart.
@@ -104,6 +94,25 @@ async fn the_meshes_own_definitions_take_what_is_made_for_them() {
     .await;
 }
 
+/// Has the API server serve the published definitions of these groups.
+pub async fn serve(client: &Client, groups: &[&str]) {
+    for crd in crds(groups) {
+        apply(client, &crd).await;
+    }
+    let crd_api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    wait_for("the meshes' kinds are served", seconds(60), async || {
+        let all = crd_api.list(&Default::default()).await.map_err(|error| error.to_string())?;
+        let is_served = |crd: &CustomResourceDefinition| {
+            let conditions =
+                crd.status.iter().flat_map(|status| status.conditions.iter().flatten());
+            conditions.into_iter().any(|each| each.type_ == "Established" && each.status == "True")
+        };
+        let waiting = all.items.iter().filter(|crd| !is_served(crd)).count();
+        if waiting == 0 { Ok(()) } else { Err(format!("{waiting} are not")) }
+    })
+    .await;
+}
+
 async fn nothing_is_written(ns: &Namespace, before: usize) {
     holds_for("nothing is written", seconds(3), async || {
         let writes = ns.server.requests_by(User::Operator).after(before).within(&ns.name).writes();
@@ -112,6 +121,43 @@ async fn nothing_is_written(ns: &Namespace, before: usize) {
         if writes.is_empty() { Ok(()) } else { Err(writes) }
     })
     .await;
+}
+
+/// Istio's and Cilium's own code finds nothing wrong with what is stored, beside pods that it is about.
+async fn judge(ns: &Namespace) {
+    let mut objects = all(ns, "security.istio.io/v1", "AuthorizationPolicy").await;
+    objects.extend(all(ns, "security.istio.io/v1", "PeerAuthentication").await);
+    objects.extend(all(ns, "cilium.io/v2", "CiliumNetworkPolicy").await);
+    assert_eq!(objects.len(), 5, "each of the policy, and the first and the last of the revoked");
+    let without_pods = meshes::istio_finds(&objects);
+    let selects_nothing =
+        |finding: &Value| finding["message"].as_str().unwrap().contains("IST0127");
+    assert!(
+        without_pods.len() == 2 && without_pods.iter().all(selects_nothing),
+        "{without_pods:?}"
+    );
+    objects.push(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ns.name}}));
+    for (name, mut labels) in [
+        ("tool", json!({"countersign.dev/role": "tool"})),
+        ("stolen", json!({"countersign.dev/state": "revoked"})),
+    ] {
+        labels["sidecar.istio.io/inject"] = json!("true");
+        let metadata = json!({"name": name, "namespace": ns.name, "labels": labels});
+        objects.push(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": []}}));
+    }
+    assert_eq!(meshes::istio_finds(&objects), [json!({}); 0]);
+    assert_eq!(meshes::cilium_finds(&objects), [json!({}); 0]);
+}
+
+/// Every object of a kind in the namespace, whole.
+pub async fn all(ns: &Namespace, api_version: &str, kind: &str) -> Vec<Value> {
+    let object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "any", "namespace": ns.name}});
+    let list = api_of(&ns.client, &object).list(&Default::default()).await.unwrap();
+    let mut objects: Vec<Value> = list.iter().map(|each| json!(each)).collect();
+    for each in &mut objects {
+        (each["apiVersion"], each["kind"]) = (json!(api_version), json!(kind));
+    }
+    objects
 }
 
 /// The spec of an object, if it is there.

@@ -246,6 +246,7 @@ fn what_an_enforcer_cannot_say_is_narrower_and_said() {
     use crate::api::Enforcer::{Cilium, Envoy, Istio, Linkerd, NetworkPolicy};
     use EnforcerState::{Applied, Delegated, Narrowed, Refused};
     let http = json!({"http": [{"methods": ["GET"]}]});
+    let below = json!({"http": [{"paths": ["/exact"]}, {"paths": ["/docs/*"]}]});
     let tools = json!({"tools": ["a"]});
     let with_envoy = json!({"tools": ["a"], "enforcers": ["NetworkPolicy", "Istio", "Cilium", "Linkerd", "Envoy"]});
     let expressions = json!({"target": {"podSelector": {"matchExpressions": [{"key": "a", "operator": "Exists"}]}}});
@@ -253,6 +254,8 @@ fn what_an_enforcer_cannot_say_is_narrower_and_said() {
     for (what, change, states) in [
         ("roles and ports", json!({}), [Applied, Applied, Delegated, Applied, Applied]),
         ("HTTP", http, [Narrowed, Applied, Narrowed, Applied, Applied]),
+        // What is below a path is the mesh's path normalization's to say.
+        ("HTTP below a path", below, [Narrowed, Delegated, Narrowed, Applied, Applied]),
         ("tools", tools, [Narrowed, Narrowed, Narrowed, Narrowed, Applied]),
         (
             "tools that an Envoy sees to",

@@ -25,6 +25,11 @@ const PEERS: Kind = Kind {
     content: "spec",
 };
 
+/// Istio has prefixes and no regular expressions. Its Envoys take `..` out of a path before they compare it, but leave `%2F` as it is, unless
+/// told otherwise for the whole mesh.
+const PREFIXES: &str = "written; Istio takes what is below a path for a prefix, and leaves it to its MeshConfig what /below/..%2Fbeside is: \
+    set pathNormalization.normalization to DECODE_AND_MERGE_SLASHES there";
+
 /// What is written.
 pub const KINDS: [Kind; 2] = [AUTHORIZATION, PEERS];
 
@@ -49,7 +54,11 @@ pub fn emit(rules: &[&Rule]) -> Output {
         output.objects.push(object_of(rule, AUTHORIZATION, spec));
         let strict = json!({"selector": selector, "mtls": {"mode": "STRICT"}});
         output.objects.push(object_of(rule, PEERS, strict));
-        output.verdicts.insert(rule.policy.key.clone(), verdict(&sight, Vec::new(), "written"));
+        let mut verdict = verdict(&sight, Vec::new(), "written");
+        if matches!(sight, Sight::All) && rule.layer7().http.iter().any(has_prefix) {
+            verdict = Verdict::new(EnforcerState::Delegated, PREFIXES);
+        }
+        output.verdicts.insert(rule.policy.key.clone(), verdict);
     }
     // One rule that says nothing matches everything.
     let selector = json!({"matchLabels": revoked_labels("")});
@@ -72,6 +81,10 @@ fn allowed(rule: &Rule) -> Value {
         allowed["to"] = json!([{"operation": {"ports": ports}}]);
     }
     allowed
+}
+
+fn has_prefix(http: &HttpMatch) -> bool {
+    http.paths.iter().any(|path| matches!(path, Path::Below(_)))
 }
 
 fn operation(ports: &[String], http: &HttpMatch) -> Value {
