@@ -30,6 +30,8 @@ pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 pub const SPIFFE_ID_ANNOTATION: &str = "countersign.dev/spiffe-id";
 /// Annotation on Secrets: the leaf's serial number, lower-case hexadecimal.
 pub const SERIAL_ANNOTATION: &str = "countersign.dev/serial";
+/// Annotation on Secrets that were emptied: the serial number of the leaf that was taken out.
+pub const TAKEN_OUT_ANNOTATION: &str = "countersign.dev/taken-out";
 /// Annotation on Secrets: the leaf's end of life, RFC 3339.
 pub const NOT_AFTER_ANNOTATION: &str = "countersign.dev/not-after";
 /// Annotation on whatever holds a bundle: SHA-256 of `ca.crt`, lower-case hexadecimal.

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::api::AgentIdentity;
 use crate::api::names::{
     NOT_AFTER_ANNOTATION, ORPHAN_OWNER_ANNOTATION, PRIVATE_KEYS, SECRET_KEYS, SERIAL_ANNOTATION,
-    SPIFFE_ID_ANNOTATION, TLS_CRT, TLS_KEY,
+    SPIFFE_ID_ANNOTATION, TAKEN_OUT_ANNOTATION, TEMPLATE_KEYS_ANNOTATION, TLS_CRT, TLS_KEY,
 };
 use crate::decide::{Content, Meta, OurSecret};
 use crate::identity::Identity;
@@ -75,11 +75,17 @@ pub fn removal(found: &OurSecret) -> Zeroizing<Vec<u8>> {
         data.insert(name, Some(Zeroizing::default()));
     }
     // It stands for nobody any more, and no rotation waits for it.
-    let annotations = [SPIFFE_ID_ANNOTATION, SERIAL_ANNOTATION, NOT_AFTER_ANNOTATION];
+    let gone = [SPIFFE_ID_ANNOTATION, SERIAL_ANNOTATION, NOT_AFTER_ANNOTATION];
+    let mut annotations: BTreeMap<&str, Option<&str>> =
+        gone.into_iter().map(|key| (key, None)).collect();
+    // The status may be written in another turn, which is to know what was issued last.
+    if let Content::Read(facts) = &found.content {
+        annotations.insert(TAKEN_OUT_ANNOTATION, Some(&facts.leaf.serial));
+    }
     write(&Body {
         metadata: Metadata {
             resource_version: Some(&found.resource_version),
-            annotations: annotations.into_iter().map(|key| (key, None)).collect(),
+            annotations,
             ..Metadata::default()
         },
         data,
@@ -114,7 +120,7 @@ fn changed<'a>(identity: &'a Identity, found: &'a OurSecret, desired: &'a Meta) 
             annotations.insert(key, None);
         }
     }
-    for key in [ORPHAN_OWNER_ANNOTATION, crate::api::names::TEMPLATE_KEYS_ANNOTATION] {
+    for key in [ORPHAN_OWNER_ANNOTATION, TAKEN_OUT_ANNOTATION, TEMPLATE_KEYS_ANNOTATION] {
         if found.meta.annotations.contains_key(key) && !desired.annotations.contains_key(key) {
             annotations.insert(key, None);
         }

@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::observed::{Content, SecretState};
 use super::schedule::saturating_add;
+use crate::api::names::TAKEN_OUT_ANNOTATION;
 use crate::api::{AgentIdentityStatus, CertificateStatus, FormerCertificate};
 use crate::x509::{Leaf, Serial};
 
@@ -134,22 +135,20 @@ impl<'a> Ledger<'a> {
     }
 
     /// True if and only if the next certificate cannot have been written: the status says that the
-    /// identity is revoked, or the Secret holds the certificate of the status, and every
-    /// certificate takes the place of another.
+    /// identity is revoked, or the Secret holds the certificate of the status, or did until it was
+    /// emptied, and every certificate takes the place of another.
     fn is_settled(&self, secret: &SecretState) -> bool {
         self.is_closed() || self.is_in(secret)
     }
 
     fn is_in(&self, secret: &SecretState) -> bool {
-        match secret {
-            SecretState::Ours(ours) => match &ours.content {
-                Content::Read(facts) => self
-                    .certificate
-                    .is_some_and(|current| current.serial_number == facts.leaf.serial),
-                Content::Emptied | Content::Unreadable(_) => false,
-            },
-            SecretState::Absent | SecretState::Foreign(_) => false,
-        }
+        let SecretState::Ours(ours) = secret else { return false };
+        let serial = match &ours.content {
+            Content::Read(facts) => Some(&facts.leaf.serial),
+            Content::Emptied => ours.meta.annotations.get(TAKEN_OUT_ANNOTATION),
+            Content::Unreadable(_) => None,
+        };
+        self.certificate.is_some_and(|current| serial == Some(&current.serial_number))
     }
 
     /// The former certificates once `current` is the one in use: what was in use joins them, and
@@ -217,5 +216,52 @@ pub fn leaf_of(secret: &SecretState) -> Option<&Leaf> {
             Content::Unreadable(_) | Content::Emptied => None,
         },
         SecretState::Absent | SecretState::Foreign(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::observed::{Meta, OurSecret};
+    use serde_json::json;
+
+    #[test]
+    fn a_secret_that_was_emptied_tells_whether_another_certificate_may_be_out() {
+        let now: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
+        let (one, two) = (Serial::derived("u", 1).to_string(), Serial::derived("u", 2).to_string());
+        let status: AgentIdentityStatus = serde_json::from_value(json!({
+            "revision": 1,
+            "certificate": {
+                "serialNumber": one, "revision": 1, "authorityKeyId": "aa", "reason": "FirstIssue",
+                "sha256Fingerprint": "00", "spiffeId": "spiffe://a/b", "notBefore": "2026-11-24T11:30:00Z",
+                "notAfter": "2026-11-24T12:30:00Z", "renewAt": "2026-11-24T12:10:00Z",
+            },
+        }))
+        .unwrap();
+        let emptied = |taken_out: Option<&str>| {
+            let annotations = taken_out
+                .map(|serial| (TAKEN_OUT_ANNOTATION.to_owned(), serial.to_owned()))
+                .into_iter()
+                .collect();
+            let meta = Meta { annotations, ..Meta::default() };
+            let resource_version = "1".to_owned();
+            SecretState::Ours(Box::new(OurSecret {
+                resource_version,
+                meta,
+                content: Content::Emptied,
+            }))
+        };
+        let cases = [
+            ("the one of the status was taken out", emptied(Some(&one)), vec![&one]),
+            ("one that no status counts was", emptied(Some(&two)), vec![&one, &two]),
+            ("somebody emptied it by hand", emptied(None), vec![&one, &two]),
+            ("it was deleted", SecretState::Absent, vec![&one, &two]),
+        ];
+        for (what, secret, expected) in cases {
+            let alive =
+                Ledger::of("u", Some(&status)).alive(&secret, SignedDuration::from_hours(1), now);
+            let serials: Vec<&String> = alive.iter().map(|issued| &issued.serial).collect();
+            assert_eq!(serials, expected, "{what}");
+        }
     }
 }

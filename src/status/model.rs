@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::api::names::TAKEN_OUT_ANNOTATION;
 use crate::api::{AgentIdentity, KeyAlgorithm, RevocationReason};
 use crate::decide::ledger::Ledger;
 use crate::decide::revocation::{RevocationStep, entries, next_step};
@@ -147,7 +148,11 @@ impl World {
             let mut observed = observed;
             if next_step(true, &self.secret) == RevocationStep::TakeOutKey {
                 budget.spend()?;
+                let taken_out = leaf_of(&self.secret).map(|leaf| leaf.serial.clone());
                 self.put(Content::Emptied);
+                if let (SecretState::Ours(ours), Some(serial)) = (&mut self.secret, taken_out) {
+                    ours.meta.annotations.insert(TAKEN_OUT_ANNOTATION.to_owned(), serial);
+                }
                 observed.secret = self.secret.clone();
             }
             let status = build_revoked(&self.identity, &observed, revoked, &serials, self.now);

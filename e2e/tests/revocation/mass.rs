@@ -131,6 +131,8 @@ async fn a_thousand_are_cut_off_at_once() {
 
     let (good, said) = typed(&ns, &["unrevoke", "--role", "executor", "--yes"]);
     assert!(good && said.contains("1000 agents given back"), "{said}");
+    let mut issued = serials_of(&ns.crls(TEST).await);
+    issued.extend(current(&ns).await);
     let before = ns.operators_writes().len();
     let began = Instant::now();
     ns.identities().delete_collection(&Default::default(), &Default::default()).await.unwrap();
@@ -141,9 +143,21 @@ async fn a_thousand_are_cut_off_at_once() {
     .await;
     let counts = ns.operators_writes().after(before).counts();
     println!("1,000 deleted in {:?}: {counts:?}", began.elapsed());
-    assert_eq!(serials_of(&ns.crls(TEST).await).len(), 2 * MANY);
+    // Whoever is deleted before a status that counts its certificate is seen may have the number of
+    // its next on the CRL too: it is never used then (design/20261124-ledger.md). Such are few.
+    let serials = serials_of(&ns.crls(TEST).await);
+    assert!(issued.is_subset(&serials), "one that was issued is not revoked");
+    assert_eq!(issued.len(), 2 * MANY);
+    assert!(serials.len() <= 2 * MANY + MANY / 20, "{} are listed", serials.len());
     assert_eq!(counts["patch agentidentities"], MANY);
     assert!(counts["update configmaps"] <= 30, "one write a second and namespace: {counts:?}");
+}
+
+/// The serial numbers of the certificates in use.
+async fn current(ns: &Namespace) -> Vec<String> {
+    let all = ns.identities().list(&Default::default()).await.expect("they are listed");
+    let of = |identity: AgentIdentity| Some(identity.status?.certificate?.serial_number);
+    all.into_iter().filter_map(of).collect()
 }
 
 async fn count(ns: &Namespace, condition: &str) -> usize {
