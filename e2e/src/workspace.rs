@@ -47,6 +47,21 @@ pub fn free_port() -> u16 {
         .port()
 }
 
+/// Likewise one that stays free for longer, for a port that is written down before anybody listens on it: it is
+/// below those that the kernel gives to connections and to [`free_port`] (32768 and above, unless told otherwise).
+pub fn lasting_port() -> u16 {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+
+    // Processes that run at once begin apart.
+    let begin = std::process::id().wrapping_mul(64);
+    (0..10_000)
+        .map(|_| begin.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed)) % 10_000 + 20_000)
+        .map(|port| u16::try_from(port).expect("it is below 30000"))
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("the loopback address has a free port")
+}
+
 /// A new folder for one server's data and logs, `target/e2e/<process>-<name>-<n>`.
 ///
 /// The folders of test processes that have ended are removed here and not at their end: so the

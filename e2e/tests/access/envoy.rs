@@ -13,7 +13,7 @@ use super::{policy, ready};
 async fn an_envoy_lets_through_what_the_policies_say_and_nothing_else() {
     judges::build();
     let ns = World::shared().await.namespace("guarded").await;
-    let port = workspace::free_port();
+    let port = workspace::lasting_port();
     ns.identity("server", json!({"role": "tool", "delivery": {"formats": ["EnvoySDS"]}})).await;
     ns.identity("planner", json!({"role": "planner"})).await;
     ns.identity("other", json!({})).await;

@@ -19,7 +19,7 @@ async fn what_istios_own_compiler_makes_of_the_policies_lets_through_what_they_s
     let world = World::start().await;
     let ns = world.namespace("meshed").await;
     serve(&ns.client, &["security.istio.io"]).await;
-    let (port, another) = (workspace::free_port(), workspace::free_port());
+    let (port, another) = (workspace::lasting_port(), workspace::lasting_port());
     ns.identity("server", json!({"role": "tool", "delivery": {"formats": ["EnvoySDS"]}})).await;
     ns.identity("planner", json!({"role": "planner"})).await;
     ns.identity("other", json!({"role": "other"})).await;
