@@ -162,7 +162,7 @@ start_crew() {
 	sed -e "s|image: countersign.dev/agent:demo|image: $AGENT_IMAGE|" \
 		-e "s|^\( *\)duration: 1h|\1duration: $DURATION\n\1renewBefore: $RENEW_BEFORE|" \
 		"$CHECKOUT/manifests/examples/research-crew.yaml" >"$STATE/research-crew.yaml"
-	kubectl apply -f "$STATE/research-crew.yaml" >"$STATE/applied" || fail "kubectl apply refused the crew: $(<"$STATE/applied")"
+	apply_crew
 	say "manifests/examples/research-crew.yaml: $(grep -vc unchanged "$STATE/applied" || true) of $(grep -c . "$STATE/applied") objects are new or changed"
 	wait_for "the identities" agentidentity --all --namespace "$NAMESPACE"
 	local agent
@@ -170,6 +170,18 @@ start_crew() {
 		quietly "the pods of $agent" kubectl rollout status --namespace "$NAMESPACE" "deployment/$agent" --timeout=180s
 	done
 	say "every identity is Ready and every agent runs with it"
+}
+
+# The API server reads the schema of a new CustomResourceDefinition for its MutatingAdmissionPolicies some seconds after it
+# serves it, and refuses until then whatever they concern. A GitOps tool tries again; so do we, for a minute and for nothing else.
+apply_crew() {
+	local deadline=$((SECONDS + 60))
+	until kubectl apply -f "$STATE/research-crew.yaml" >"$STATE/applied" 2>"$STATE/refused"; do
+		grep -q 'There can be a delay between when CustomResourceDefinitions are created' "$STATE/refused" && ((SECONDS < deadline)) ||
+			fail "kubectl apply refused the crew: $(<"$STATE/refused")"
+		say "the API server has not read the new definitions for its admission policies yet; once more"
+		sleep 1
+	done
 }
 
 # wait_for WHAT OBJECTS...: until they are Ready; else shows what their conditions say.
