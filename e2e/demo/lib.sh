@@ -177,8 +177,9 @@ start_crew() {
 apply_crew() {
 	local deadline=$((SECONDS + 60))
 	until kubectl apply -f "$STATE/research-crew.yaml" >"$STATE/applied" 2>"$STATE/refused"; do
-		grep -q 'There can be a delay between when CustomResourceDefinitions are created' "$STATE/refused" && ((SECONDS < deadline)) ||
+		if ((SECONDS > deadline)) || ! grep -q 'There can be a delay between when CustomResourceDefinitions are created' "$STATE/refused"; then
 			fail "kubectl apply refused the crew: $(<"$STATE/refused")"
+		fi
 		say "the API server has not read the new definitions for its admission policies yet; once more"
 		sleep 1
 	done
