@@ -43,8 +43,21 @@ impl PathNormalization {
     }
 }
 
-/// The line of the configuration after which more fields of the connection manager may stand.
-const STAT_PREFIX: &str = "stat_prefix: agent";
+/// In what one Envoy of the tests differs from another.
+pub(crate) struct Setup<'a> {
+    /// The file of the mount that says whom it trusts.
+    pub trust: &'a str,
+    /// More fields of the connection manager, each begun by a line break and its indent.
+    pub fields: &'a str,
+    /// HTTP filters before the router.
+    pub filters: &'a str,
+}
+
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self { trust: "envoy-trust.yaml", fields: "", filters: "" }
+    }
+}
 
 /// What a call got.
 #[derive(Debug)]
@@ -59,13 +72,14 @@ impl Envoy {
     /// Starts one that reads its certificate and its trust from `mount`, as a pod's volume, and
     /// keeps its own files in `folder`.
     pub async fn start(folder: &Path, mount: &Path) -> Self {
-        Self::spawn(folder, configuration(workspace::free_port(), mount, "")).await
+        Self::spawn(folder, workspace::free_port(), mount, &Setup::default()).await
     }
 
     /// The same on a port, with the filters that an AgentAccessPolicy's ConfigMap holds: its files
     /// are in `access`.
     pub async fn start_guarded(folder: &Path, mount: &Path, access: &Path, port: u16) -> Self {
-        Self::spawn(folder, configuration(port, mount, &guards(access))).await
+        let setup = Setup { filters: &guards(access), ..Setup::default() };
+        Self::spawn(folder, port, mount, &setup).await
     }
 
     /// The same with HTTP filters that istiod made, and with the path normalization of its mesh.
@@ -78,14 +92,13 @@ impl Envoy {
     ) -> Self {
         let filters: String =
             filters.iter().map(|filter| format!("- {filter}\n          ")).collect();
-        let (port, text) = configuration(port, mount, &filters);
-        let text = text.replace(STAT_PREFIX, &format!("{STAT_PREFIX}{}", paths.fields()));
-        Self::spawn(folder, (port, text)).await
+        let setup = Setup { fields: paths.fields(), filters: &filters, ..Setup::default() };
+        Self::spawn(folder, port, mount, &setup).await
     }
 
-    async fn spawn(folder: &Path, (port, configuration): (u16, String)) -> Self {
+    async fn spawn(folder: &Path, port: u16, mount: &Path, setup: &Setup<'_>) -> Self {
         let file: PathBuf = folder.join("envoy.yaml");
-        std::fs::write(&file, configuration).expect("the folder is writable");
+        std::fs::write(&file, configuration(port, mount, setup)).expect("the folder is writable");
         let mut command = Command::new(workspace::tool("envoy"));
         command.arg("--config-path").arg(&file).args([
             "--log-level",
@@ -252,9 +265,10 @@ fn guards(access: &Path) -> String {
 }
 
 /// The node id is quoted since Envoy takes a bare number for one.
-pub(crate) fn configuration(port: u16, mount: &Path, guards: &str) -> (u16, String) {
+pub(crate) fn configuration(port: u16, mount: &Path, setup: &Setup<'_>) -> String {
     let mount = mount.display();
-    let text = format!(
+    let Setup { trust, fields, filters } = setup;
+    format!(
         r#"
 node: {{id: "test", cluster: "test"}}
 static_resources:
@@ -266,7 +280,7 @@ static_resources:
       - name: envoy.filters.network.http_connection_manager
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          {STAT_PREFIX}
+          stat_prefix: agent{fields}
           route_config:
             virtual_hosts:
             - name: all
@@ -275,7 +289,7 @@ static_resources:
               - match: {{prefix: "/"}}
                 direct_response: {{status: 200, body: {{inline_string: "hello\n"}}}}
           http_filters:
-          {guards}- name: envoy.filters.http.router
+          {filters}- name: envoy.filters.http.router
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
       transport_socket:
@@ -292,9 +306,8 @@ static_resources:
             validation_context_sds_secret_config:
               name: trust
               sds_config:
-                path_config_source: {{path: "{mount}/envoy-trust.yaml", watched_directory: {{path: "{mount}"}}}}
+                path_config_source: {{path: "{mount}/{trust}", watched_directory: {{path: "{mount}"}}}}
                 resource_api_version: V3
 "#
-    );
-    (port, text)
+    )
 }

@@ -245,8 +245,8 @@ fn spawn(kind: Kind, folder: &Path, mount: &Path, port: u16) -> Process {
         }
         Kind::Envoy => {
             let configuration = folder.join("envoy.yaml");
-            let (_, text) = envoy::configuration(port, mount, "");
-            let text = text.replace("envoy-trust.yaml", "envoy-trust-crl.yaml");
+            let setup = envoy::Setup { trust: "envoy-trust-crl.yaml", ..Default::default() };
+            let text = envoy::configuration(port, mount, &setup);
             std::fs::write(&configuration, text).expect("it is writable");
             let mut command = Command::new(workspace::tool("envoy"));
             command.arg("--config-path").arg(configuration);
