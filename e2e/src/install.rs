@@ -95,7 +95,8 @@ pub fn shipped(is_wanted: impl Fn(&str) -> bool) -> Vec<Value> {
     objects
 }
 
-async fn is_served(client: &Client, crd: &Value) {
+/// Waits until the API server serves the kind that a CRD defines.
+pub async fn is_served(client: &Client, crd: &Value) {
     let name = crd["metadata"]["name"].as_str().expect("a CRD has a name");
     let api = api_of(client, crd);
     wait_for(&format!("{name} is served"), seconds(30), async || {

@@ -34,7 +34,7 @@ pub fn run(command: &mut Command, input: &str) -> String {
     printed
 }
 
-/// Brings the judges that are no part of the system, once: `svid`, Envoy and pkilint.
+/// Brings the judges that are no part of the system, once: all that e2e/judges/build.sh makes, and pkilint.
 pub fn build() {
     static BUILT: Once = Once::new();
     BUILT.call_once(|| {

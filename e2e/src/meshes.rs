@@ -20,15 +20,23 @@ pub struct Compiled {
     pub http: Vec<Value>,
 }
 
+/// In what the analyzers say of a policy that selects no pod.
+pub const NO_PODS: &str = "[IST0127]";
+
 /// What istiod's validation and `istioctl analyze` find wrong with Istio's objects among these. The analyzers look at namespaces and
 /// pods as well: a policy that selects no pod is a finding.
 pub fn istio_finds(objects: &[Value]) -> Vec<Value> {
-    judged("istio-judge", &["validate"], objects, "security.istio.io/")
+    judged("istio-judge", &["validate"], objects, "istio.io")
 }
 
 /// What Cilium's agent finds wrong with CiliumNetworkPolicies among these.
 pub fn cilium_finds(objects: &[Value]) -> Vec<Value> {
-    judged("cilium-judge", &[], objects, "cilium.io/")
+    judged("cilium-judge", &[], objects, "cilium.io")
+}
+
+/// What a finding says.
+pub fn message(finding: &Value) -> &str {
+    finding["message"].as_str().expect("a finding has a message")
 }
 
 /// What istiod makes of these objects for the Envoy beside a pod with these labels (`a=b,c=d`).
@@ -42,7 +50,9 @@ pub fn compiled_by_istio(objects: &[Value], namespace: &str, labels: &str) -> Co
 /// Panics where the judge did not look at each object of the group, or at none.
 fn judged(program: &str, arguments: &[&str], objects: &[Value], group: &str) -> Vec<Value> {
     let of_group = |object: &&Value| {
-        object["apiVersion"].as_str().is_some_and(|version| version.starts_with(group))
+        let group_of =
+            |version: &str| version.split('/').next().is_some_and(|g| g.ends_with(group));
+        object["apiVersion"].as_str().is_some_and(group_of)
     };
     let expected = objects.iter().filter(of_group).count();
     let printed = run(Command::new(workspace::tool(program)).args(arguments), &stream(objects));

@@ -3,6 +3,7 @@
 
 mod envoy;
 mod istio;
+mod judged;
 mod published;
 mod quarantine;
 mod revoked;

@@ -2,7 +2,7 @@
 //! comes, and one that goes, while the operator runs; a restart.
 
 use countersign::api::EnforcerState::{Applied, Delegated};
-use countersign_e2e::install::{api_of, apply, documents};
+use countersign_e2e::install::{api_of, apply, documents, is_served};
 use countersign_e2e::{
     Namespace, Operator, Options, User, World, holds_for, judges, meshes, seconds, wait_for,
     workspace,
@@ -96,21 +96,13 @@ async fn the_meshes_own_definitions_take_what_is_made_for_them() {
 
 /// Has the API server serve the published definitions of these groups.
 pub async fn serve(client: &Client, groups: &[&str]) {
-    for crd in crds(groups) {
-        apply(client, &crd).await;
+    let crds = crds(groups);
+    for crd in &crds {
+        apply(client, crd).await;
     }
-    let crd_api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    wait_for("the meshes' kinds are served", seconds(60), async || {
-        let all = crd_api.list(&Default::default()).await.map_err(|error| error.to_string())?;
-        let is_served = |crd: &CustomResourceDefinition| {
-            let conditions =
-                crd.status.iter().flat_map(|status| status.conditions.iter().flatten());
-            conditions.into_iter().any(|each| each.type_ == "Established" && each.status == "True")
-        };
-        let waiting = all.items.iter().filter(|crd| !is_served(crd)).count();
-        if waiting == 0 { Ok(()) } else { Err(format!("{waiting} are not")) }
-    })
-    .await;
+    for crd in &crds {
+        is_served(client, crd).await;
+    }
 }
 
 async fn nothing_is_written(ns: &Namespace, before: usize) {
@@ -130,8 +122,7 @@ async fn judge(ns: &Namespace) {
     objects.extend(all(ns, "cilium.io/v2", "CiliumNetworkPolicy").await);
     assert_eq!(objects.len(), 5, "each of the policy, and the first and the last of the revoked");
     let without_pods = meshes::istio_finds(&objects);
-    let selects_nothing =
-        |finding: &Value| finding["message"].as_str().unwrap().contains("IST0127");
+    let selects_nothing = |finding: &Value| meshes::message(finding).contains(meshes::NO_PODS);
     assert!(
         without_pods.len() == 2 && without_pods.iter().all(selects_nothing),
         "{without_pods:?}"
@@ -178,7 +169,7 @@ fn sorted(operation: &Value) -> Value {
 }
 
 /// The published definitions of these groups.
-pub fn crds(groups: &[&str]) -> Vec<Value> {
+fn crds(groups: &[&str]) -> Vec<Value> {
     let published = workspace::tool("enforcer-crds");
     let files = [
         published.join("istio.yaml"),

@@ -3,11 +3,11 @@
 
 use std::path::PathBuf;
 
-use countersign_e2e::install::{api_of, apply, documents};
+use countersign_e2e::install::{api_of, documents};
 use countersign_e2e::{ApiServer, judges, seconds, wait_for, workspace};
 use serde_json::{Value, json};
 
-use super::published::crds;
+use super::published::serve;
 
 #[tokio::test]
 async fn every_quarantine_flavour_is_taken_as_it_is_by_the_projects_definitions() {
@@ -15,9 +15,7 @@ async fn every_quarantine_flavour_is_taken_as_it_is_by_the_projects_definitions(
     let server = ApiServer::start().await;
     let client = server.client().await;
     let wanted = ["security.istio.io", "networking.istio.io", "cilium.io", "policy.linkerd.io"];
-    for crd in crds(&wanted) {
-        apply(&client, &crd).await;
-    }
+    serve(&client, &wanted).await;
     let mut taken = Vec::new();
     for flavour in ["networkpolicy", "istio", "linkerd", "cilium"] {
         let file = workspace::root().join(format!("manifests/quarantine/{flavour}.yaml"));

@@ -1,4 +1,4 @@
-//! Random identities and policies. tests/meshes.rs has them as well, so this names nothing but what
+//! Random identities and policies. e2e/tests/access/judged.rs has them as well, so this names nothing but what
 //! its parent has in scope.
 
 use std::collections::BTreeSet;

@@ -1,33 +1,30 @@
 //! Istio's and Cilium's own code refuses nothing that is made of random policies, and each of them can refuse.
-//!
-//! e2e/judges/build.sh makes both judges; what they look at is said there, in istio and cilium.
-
-use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 use countersign::api::{AgentAccessPolicy, Enforcer};
 use countersign::decide::access::emit::emit;
 use countersign::decide::access::{AccessSet, Agent, Agents};
 use countersign::identity::access::{AccessPolicy, labels_of};
 use countersign::identity::{IdentityKey, SpiffeId, TrustDomainName};
+use countersign_e2e::install::documents;
+use countersign_e2e::meshes::{NO_PODS, cilium_finds, istio_finds, message};
+use countersign_e2e::{judges, workspace};
 use proptest::collection::vec;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-#[path = "../src/decide/access/agreement/random.rs"]
+#[path = "../../../src/decide/access/agreement/random.rs"]
 mod random;
 
 /// How many sets of one to three policies.
 const SETS: usize = 300;
 
-/// What the analyzers say where no pod is told of that a policy selects: here none is told of.
-const NO_PODS: &str = "[IST0127]";
+/// What one of the judges finds.
+type Judge = fn(&[Value]) -> Vec<Value>;
 
 #[test]
 fn istio_and_cilium_refuse_nothing_that_is_made_of_random_policies() {
+    judges::build();
     let strategy = (vec(random::agent(), 1..7), vec(random::policy(), 1..4));
     let mut runner = TestRunner::default();
     let (mut istio, mut cilium) = (Vec::new(), Vec::new());
@@ -46,46 +43,39 @@ fn istio_and_cilium_refuse_nothing_that_is_made_of_random_policies() {
         }
     }
     assert!(istio.len() > SETS && cilium.len() > SETS, "the policies are about something");
-    let Some(found) = judge("istio-judge", &["validate"], &istio) else { return };
-    let found: Vec<&Value> = found.iter().filter(|each| !text(each).contains(NO_PODS)).collect();
-    assert!(found.is_empty(), "{found:#?}\n{istio:#?}");
-    let found = judge("cilium-judge", &[], &cilium).expect("they are built together");
-    assert!(found.is_empty(), "{found:#?}\n{cilium:#?}");
+    for (judge, objects) in [(istio_but_for_pods as Judge, istio), (cilium_finds, cilium)] {
+        let found = judge(&objects);
+        assert!(found.is_empty(), "{found:#?}\n{objects:#?}");
+    }
 }
 
 /// The policies that cut revoked pods off, as the chart ships them.
 #[test]
 fn istio_and_cilium_refuse_no_quarantine_policy() {
-    for (program, arguments, file, count) in [
-        ("istio-judge", &["validate"] as &[&str], "istio.yaml", 2),
-        ("cilium-judge", &[], "cilium.yaml", 1),
-    ] {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/quarantine").join(file);
-        let documents = std::fs::read_to_string(file).expect("it is generated");
-        let objects: Vec<Value> = serde_yaml::Deserializer::from_str(&documents)
-            .map(|each| Value::deserialize(each).expect("it is YAML"))
-            .filter(|each| !each.is_null())
-            .collect();
+    judges::build();
+    for (judge, file, count) in
+        [(istio_but_for_pods as Judge, "istio.yaml", 2), (cilium_finds, "cilium.yaml", 1)]
+    {
+        let file = workspace::root().join("manifests/quarantine").join(file);
+        let objects = documents(&std::fs::read_to_string(&file).expect("it is generated"));
         assert_eq!(objects.len(), count);
-        let Some(found) = judge(program, arguments, &objects) else { return };
-        let found: Vec<&Value> =
-            found.iter().filter(|each| !text(each).contains(NO_PODS)).collect();
-        assert!(found.is_empty(), "{program}: {found:#?}");
+        let found = judge(&objects);
+        assert!(found.is_empty(), "{}: {found:#?}", file.display());
     }
 }
 
 #[test]
 fn each_judge_can_refuse() {
+    judges::build();
     let istio = |kind: &str, spec: Value| object("security.istio.io/v1", kind, spec);
     let cilium = |spec: Value| object("cilium.io/v2", "CiliumNetworkPolicy", spec);
-    let validate: &[&str] = &["validate"];
     let authorization = "AuthorizationPolicy";
     let tool = json!({"matchLabels": {"countersign.dev/role": "tool"}});
     let endpoint = json!({"matchLabels": {"k8s:countersign.dev/role": "tool"}});
-    for (what, judge_of, object, says) in [
+    for (what, judge, object, says) in [
         (
             "a port that is none",
-            ("istio-judge", validate),
+            istio_finds as Judge,
             istio(
                 authorization,
                 json!({"selector": tool, "rules": [{"to": [{"operation": {"ports": ["99999"]}}]}]}),
@@ -94,37 +84,37 @@ fn each_judge_can_refuse() {
         ),
         (
             "a source that says nothing",
-            ("istio-judge", validate),
+            istio_finds,
             istio(authorization, json!({"selector": tool, "rules": [{"from": [{"source": {}}]}]})),
             "must not be empty",
         ),
         (
             "a denial that denies nothing",
-            ("istio-judge", validate),
+            istio_finds,
             istio(authorization, json!({"selector": tool, "action": "DENY"})),
             "will never be triggered",
         ),
         (
             "ports without a selector",
-            ("istio-judge", validate),
+            istio_finds,
             istio("PeerAuthentication", json!({"portLevelMtls": {"8443": {"mode": "STRICT"}}})),
             "cannot have port level",
         ),
         (
             "a field that Istio does not know",
-            ("istio-judge", validate),
+            istio_finds,
             istio(authorization, json!({"selectors": tool})),
             "unknown field",
         ),
         (
             "a policy that is about no pod",
-            ("istio-judge", validate),
+            istio_finds,
             istio(authorization, json!({"selector": tool, "rules": [{}]})),
             NO_PODS,
         ),
         (
             "a path that is no regular expression",
-            ("cilium-judge", &[]),
+            cilium_finds,
             cilium(json!({"endpointSelector": endpoint, "ingress": [{
                 "toPorts": [{"ports": [{"port": "8443", "protocol": "TCP"}], "rules": {"http": [{"path": "/docs/("}]}}],
             }]})),
@@ -132,7 +122,7 @@ fn each_judge_can_refuse() {
         ),
         (
             "a port that is none",
-            ("cilium-judge", &[]),
+            cilium_finds,
             cilium(json!({"endpointSelector": endpoint, "ingress": [{
                 "toPorts": [{"ports": [{"port": "99999"}]}],
             }]})),
@@ -140,15 +130,14 @@ fn each_judge_can_refuse() {
         ),
         (
             "a field that Cilium does not know",
-            ("cilium-judge", &[]),
+            cilium_finds,
             cilium(json!({"endpointSelector": endpoint, "ingres": [{}]})),
             "unknown field",
         ),
-        ("nothing", ("cilium-judge", &[]), cilium(Value::Null), "empty"),
+        ("nothing", cilium_finds, cilium(Value::Null), "empty"),
     ] {
-        let (program, arguments) = judge_of;
-        let Some(found) = judge(program, arguments, &[object]) else { return };
-        assert!(found.iter().any(|each| text(each).contains(says)), "{program}, {what}: {found:?}");
+        let found = judge(&[object]);
+        assert!(found.iter().any(|each| message(each).contains(says)), "{what}: {found:?}");
     }
 }
 
@@ -156,31 +145,8 @@ fn object(api_version: &str, kind: &str, spec: Value) -> Value {
     json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "broken", "namespace": "a"}, "spec": spec})
 }
 
-fn text(finding: &Value) -> &str {
-    finding["message"].as_str().expect("a finding has a message")
-}
-
-/// What a judge finds, having looked at each object; None where it has not been built, which CI must have done.
-fn judge(program: &str, arguments: &[&str], objects: &[Value]) -> Option<Vec<Value>> {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools").join(program);
-    if !program.exists() {
-        assert!(std::env::var_os("CI").is_none(), "CI must build the judges first");
-        eprintln!("skipped: e2e/judges/build.sh makes {}", program.display());
-        return None;
-    }
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("a judge can be started");
-    let stream: String = objects.iter().map(|object| format!("{object}\n---\n")).collect();
-    let mut pipe = child.stdin.take().expect("it is piped");
-    pipe.write_all(stream.as_bytes()).expect("a judge reads to the end");
-    drop(pipe);
-    let output = child.wait_with_output().expect("a judge can be waited for");
-    assert!(output.status.success(), "a judge gave up: {}", output.status);
-    let report: Value = serde_json::from_slice(&output.stdout).expect("a judge prints JSON");
-    assert_eq!(report["judged"], objects.len());
-    Some(report["findings"].as_array().expect("a judge lists its findings").clone())
+/// No pod is among the objects.
+fn istio_but_for_pods(objects: &[Value]) -> Vec<Value> {
+    let found = istio_finds(objects).into_iter();
+    found.filter(|each| !message(each).contains(NO_PODS)).collect()
 }
